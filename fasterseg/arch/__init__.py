@@ -1,0 +1,1 @@
+"""What a network *is*: operators, genotype, plan, price. Standard library only."""

@@ -1,0 +1,140 @@
+"""Class names, palettes and ids of the data sets; the only place where they are written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fasterseg.errors import ConfigError, UnknownNameError
+from fasterseg.registry import unknown
+
+RGB = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSet:
+    """The classes of a model or a data set, in train-id order.
+
+    Attributes:
+        name: short name ("cityscapes").
+        classes: class names; train id i is `classes[i]`.
+        palette: (R, G, B) in [0, 255] for each class.
+        ignore_id: id of pixels that belong to no class.
+        source_ids: train id -> id in the data set's own files (Cityscapes labelIds); the train
+            ids themselves where the files hold train ids.
+
+    Raises:
+        ConfigError: lengths differ, there are no classes or more than 127 (class maps travel
+            as int8 inside engines).
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    palette: tuple[RGB, ...]
+    ignore_id: int = 255
+    source_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.source_ids:
+            object.__setattr__(self, "source_ids", tuple(range(len(self.classes))))
+        counts = {len(self.classes), len(self.palette), len(self.source_ids)}
+        if len(counts) != 1:
+            raise ConfigError(
+                f"label set '{self.name}': {len(self.classes)} classes, {len(self.palette)} "
+                f"colours and {len(self.source_ids)} source ids; give one of each per class"
+            )
+        if not 1 <= len(self.classes) <= 127:
+            raise ConfigError(
+                f"label set '{self.name}' has {len(self.classes)} classes; 1 to 127 are possible"
+            )
+        for colour in self.palette:
+            if len(colour) != 3 or not all(0 <= channel <= 255 for channel in colour):
+                raise ConfigError(
+                    f"label set '{self.name}': colour {colour} is not three values in [0, 255]"
+                )
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain JSON values; `from_json` is the inverse."""
+        return {
+            "name": self.name,
+            "classes": list(self.classes),
+            "palette": [list(colour) for colour in self.palette],
+            "ignore_id": self.ignore_id,
+            "source_ids": list(self.source_ids),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> LabelSet:
+        """Rebuild from `to_json`.
+
+        Raises:
+            ConfigError: a field is missing or of the wrong kind.
+        """
+        try:
+            palette = tuple((int(r), int(g), int(b)) for r, g, b in data["palette"])
+            return cls(
+                name=str(data["name"]),
+                classes=tuple(str(name) for name in data["classes"]),
+                palette=palette,
+                ignore_id=int(data.get("ignore_id", 255)),
+                source_ids=tuple(int(i) for i in data.get("source_ids", ())),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"not a label set ({error!r}); it needs name, classes and a palette of (r, g, b)"
+            ) from error
+
+
+CITYSCAPES: Final = LabelSet(
+    name="cityscapes",
+    classes=(
+        "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign",
+        "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus", "train",
+        "motorcycle", "bicycle",
+    ),
+    palette=(
+        (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153),
+        (153, 153, 153), (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152),
+        (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70), (0, 60, 100),
+        (0, 80, 100), (0, 0, 230), (119, 11, 32),
+    ),
+    source_ids=(7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33),
+)  # fmt: skip
+"""Cityscapes train ids, 19 classes; `source_ids` are the official labelIds."""
+
+BDD100K: Final = LabelSet(name="bdd100k", classes=CITYSCAPES.classes, palette=CITYSCAPES.palette)
+"""BDD100K semantic segmentation: the Cityscapes classes, stored as train ids."""
+
+CAMVID: Final = LabelSet(
+    name="camvid",
+    classes=(
+        "Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence", "Car",
+        "Pedestrian", "Bicyclist",
+    ),
+    palette=(
+        (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222),
+        (128, 128, 0), (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
+    ),
+)  # fmt: skip
+"""CamVid with the usual 11 classes in the order of the SegNet split."""
+
+LABEL_SETS: Final[Mapping[str, LabelSet]] = {
+    "bdd100k": BDD100K,
+    "camvid": CAMVID,
+    "cityscapes": CITYSCAPES,
+}
+
+
+def label_set(name: str) -> LabelSet:
+    """The label set of that name.
+
+    Raises:
+        UnknownNameError: there is none; the message lists the known ones.
+    """
+    if name not in LABEL_SETS:
+        raise UnknownNameError(unknown("label set", name, LABEL_SETS))
+    return LABEL_SETS[name]
