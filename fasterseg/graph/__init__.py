@@ -1,0 +1,1 @@
+"""Plan and weights to ONNX, with onnx and NumPy only; no torch."""
