@@ -63,6 +63,8 @@ def from_mapping(data: Mapping[str, Any], kind: type[T], where: str) -> T:
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
+    if hint is Any:
+        return value
     origin = typing.get_origin(hint)
     arguments = typing.get_args(hint)
     if origin is typing.Literal:

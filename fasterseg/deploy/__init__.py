@@ -1,0 +1,1 @@
+"""From a recipe or a model to artefacts: export, verification."""

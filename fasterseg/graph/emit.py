@@ -1,0 +1,331 @@
+"""A plan and its weights to an ONNX model, node by node; nothing is traced.
+
+Three stages over one set of weights:
+
+- `labels`: uint8 BGR frames (N, H, W, 3) -> uint8 class ids (N, H, W), all in the graph;
+- `logits8`: the same input -> float32 logits at 1/8, for a kernel that finishes outside;
+- `network`: normalised RGB float32 (N, 3, H, W) -> float32 logits (N, classes, H, W).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, cast, get_args
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from onnx.inliner import inline_local_functions
+
+import fasterseg
+from fasterseg.arch.operators import (
+    Concat,
+    Conv,
+    Half,
+    Layer,
+    Normalize,
+    OpSpec,
+    Project,
+    Relu,
+    Resize,
+    Restore,
+    Skip,
+    UpsampleArgmax,
+    expand,
+)
+from fasterseg.arch.plan import Plan
+from fasterseg.errors import UsageError
+from fasterseg.graph.functions import (
+    DOMAIN,
+    IR_VERSION,
+    PLUGIN_VERSION,
+    normalize_bgr,
+    opset_imports,
+    upsample_argmax,
+)
+from fasterseg.graph.weights import Weights, fold
+from fasterseg.preprocess import MEAN, STD
+from fasterseg.types import Precision, Size
+
+Stage = Literal["labels", "logits8", "network"]
+STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
+
+EMITTED: Final[tuple[Precision, ...]] = ("fp32", "fp16")
+"""Precisions that can be emitted."""
+
+SCALE: Final = 8
+_ELEMENT: Final = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}
+_NUMPY: Final = {"fp32": np.float32, "fp16": np.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class EmitOptions:
+    """How a graph is to be written.
+
+    Attributes:
+        stage: what goes in and comes out (see the module).
+        precision: type of weights and activations inside, "fp32" or "fp16".
+        batch: frames per call.
+        dynamic: leave batch, height and width free (resizes then compute their sizes).
+        inline: expand the model-local functions, for runtimes that do not take them.
+    """
+
+    stage: Stage = "labels"
+    precision: Precision = "fp32"
+    batch: int = 1
+    dynamic: bool = False
+    inline: bool = False
+
+
+def emit(
+    plan: Plan,
+    weights: Weights,
+    options: EmitOptions | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> onnx.ModelProto:
+    """Write the ONNX model of a plan.
+
+    Args:
+        plan: the network at the size of the frames.
+        weights: checked against the plan (`graph.weights`); batch norm is folded here.
+        options: stage, precision, batch; fp32 labels of one frame by default.
+        metadata: key -> text, stored in the file's metadata properties.
+
+    Returns:
+        A model that passes `onnx.checker`.
+
+    Raises:
+        UsageError: a precision that cannot be emitted.
+    """
+    options = options or EmitOptions()
+    if options.precision not in EMITTED:
+        raise UsageError(
+            f"precision {options.precision} cannot be emitted; choose one of {', '.join(EMITTED)}"
+        )
+    writer = _Writer(plan, options)
+    graph = writer.write(weights)
+    functions = [] if options.stage == "network" else [normalize_bgr()]
+    if options.stage == "labels":
+        functions.append(upsample_argmax(SCALE))
+    model = helper.make_model(
+        graph,
+        functions=functions,
+        opset_imports=opset_imports(local_functions=bool(functions)),
+        producer_name="fasterseg",
+        producer_version=fasterseg.__version__,
+        ir_version=IR_VERSION,
+    )
+    if options.inline:
+        model = inline_local_functions(model)
+    for key, value in (metadata or {}).items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    return model
+
+
+@dataclass
+class _Writer:
+    """Collects nodes and initialisers of one graph."""
+
+    plan: Plan
+    options: EmitOptions
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    initializers: dict[str, TensorProto] = field(default_factory=dict)
+
+    def write(self, weights: Weights) -> onnx.GraphProto:
+        folded = fold(self.plan, weights)
+        for name, (weight, bias) in folded.items():
+            self._array(f"{name}.weight", weight.astype(_NUMPY[self.options.precision]))
+            self._array(f"{name}.bias", bias.astype(_NUMPY[self.options.precision]))
+        values: dict[int, str] = {}
+        for node in self.plan.nodes:
+            inputs = [values[source] for source in node.inputs]
+            values[node.id] = self._operator(node.role, node.spec, inputs)
+        return helper.make_graph(
+            self.nodes,
+            self.plan.genotype.name,
+            inputs=[self._graph_input()],
+            outputs=[self._graph_output()],
+            initializer=list(self.initializers.values()),
+        )
+
+    # --- values -------------------------------------------------------------------------------
+
+    def _array(self, name: str, values: NDArray[np.generic]) -> str:
+        self.initializers.setdefault(name, numpy_helper.from_array(np.asarray(values), name))
+        return name
+
+    def _ints(self, *values: int) -> str:
+        name = "ints." + "_".join(str(v) for v in values)
+        return self._array(name, np.asarray(values, np.int64))
+
+    def _node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        domain = DOMAIN if op in ("NormalizeBGR", "UpsampleArgmax") else ""
+        self.nodes.append(
+            helper.make_node(op, inputs, [output], name=output, domain=domain, **attributes)
+        )
+        return output
+
+    # --- operators ----------------------------------------------------------------------------
+
+    def _operator(self, role: str, spec: OpSpec, inputs: list[str]) -> str:
+        """Write one operator; returns the name of its output."""
+        maps = list(inputs)
+        for index, layer in enumerate(expand(spec)):
+            name = f"{role}/{index}.{type(layer.step).__name__.lower()}"
+            match layer.step:
+                case Normalize():
+                    maps = [self._input()]
+                case UpsampleArgmax():
+                    maps = [self._output(maps[0])]
+                case Conv(kernel=kernel):
+                    maps = [self._conv(name, role, layer, layer.name, maps[0], kernel)]
+                case Project():
+                    maps = [self._conv(name, role, layer, layer.name, maps[0], kernel=1)]
+                case Relu():
+                    maps = [self._node("Relu", maps[:1], name)]
+                case Half():
+                    maps = [self._half(name, maps[0], layer)]
+                case Restore():
+                    maps = [self._resize(name, maps[0], layer.out_size, like=inputs[0], of=layer)]
+                case Resize():
+                    maps[0] = self._resize(name, maps[0], layer.out_size, like=inputs[1], of=None)
+                case Concat():
+                    if len(maps) > 1:
+                        maps = [self._node("Concat", maps, name, axis=1)]
+                case Skip():
+                    maps = [self._skip(name, role, layer, maps[0])]
+        return maps[0]
+
+    def _conv(self, name: str, role: str, layer: Layer, weights: str, x: str, kernel: int) -> str:
+        return self._node(
+            "Conv",
+            [x, f"{role}.{weights}.weight", f"{role}.{weights}.bias"],
+            name,
+            kernel_shape=[kernel, kernel],
+            strides=[layer.stride, layer.stride],
+            pads=[kernel // 2] * 4,
+        )
+
+    def _skip(self, name: str, role: str, layer: Layer, x: str) -> str:
+        if layer.is_identity:
+            return x
+        maps = [self._conv(f"{name}.0", role, layer, "conv1", x, kernel=1)]
+        if layer.stride == 2:
+            ends = self._ints(2**31 - 1, 2**31 - 1)
+            shifted = self._node(
+                "Slice", [x, self._ints(1, 1), ends, self._ints(2, 3)], f"{name}.shift"
+            )
+            maps.append(self._conv(f"{name}.1", role, layer, "conv2", shifted, kernel=1))
+            maps = [self._node("Concat", maps, f"{name}.join", axis=1)]
+        return self._node("Relu", maps, name)
+
+    def _half(self, name: str, x: str, layer: Layer) -> str:
+        if not self.options.dynamic:
+            return self._resize(name, x, layer.out_size, like="", of=layer)
+        scales = self._array("scales.half", np.asarray([1.0, 1.0, 0.5, 0.5], np.float32))
+        return self._linear(name, [x, "", scales])
+
+    def _resize(self, name: str, x: str, size: Size, like: str, of: Layer | None) -> str:
+        """Bilinear, align_corners, to `size` or, in a dynamic graph, to the size of `like`."""
+        if self.options.dynamic:
+            channels = self._node("Shape", [x], f"{name}.nc", start=0, end=2)
+            rows = self._node("Shape", [like], f"{name}.hw", start=2, end=4)
+            sizes = self._node("Concat", [channels, rows], f"{name}.sizes", axis=0)
+        else:
+            channels_out = of.out_channels if of else self._channels(x)
+            sizes = self._ints(self.options.batch, channels_out, size.height, size.width)
+        return self._linear(name, [x, "", "", sizes])
+
+    def _channels(self, value: str) -> int:
+        """Channels of an operator's output, from the name of the value."""
+        return self.plan.by_role[value.partition("/")[0]].spec.out_channels
+
+    def _linear(self, name: str, inputs: list[str]) -> str:
+        return self._node(
+            "Resize",
+            inputs,
+            name,
+            mode="linear",
+            coordinate_transformation_mode="align_corners",
+        )
+
+    # --- the two ends -------------------------------------------------------------------------
+
+    def _input(self) -> str:
+        x = "input"
+        if self.options.stage != "network":
+            x = self._node(
+                "NormalizeBGR", ["frames"], "input/normalize", mean=MEAN, std=STD, order=[2, 1, 0]
+            )
+        return self._cast(x, "input/cast", _ELEMENT[self.options.precision])
+
+    def _cast(self, x: str, name: str, element: int) -> str:
+        """Cast from float32, where that changes anything."""
+        return x if element == TensorProto.FLOAT else self._node("Cast", [x], name, to=element)
+
+    def _output(self, logits: str) -> str:
+        if self.options.stage == "labels":
+            ids = self._node(
+                "UpsampleArgmax",
+                [logits],
+                "output/ids",
+                scale=SCALE,
+                plugin_version=PLUGIN_VERSION,
+                plugin_namespace=DOMAIN,
+            )
+            cropped = self._crop(ids, "output/crop", axes=(1, 2))
+            return self._node("Cast", [cropped], "labels", to=TensorProto.UINT8)
+        if self.options.stage == "logits8":
+            return self._node("Cast", [logits], "logits8", to=TensorProto.FLOAT)
+        single = self._node("Cast", [logits], "output/single", to=TensorProto.FLOAT)
+        scales = self._array("scales.full", np.asarray([1.0, 1.0, SCALE, SCALE], np.float32))
+        full = self._linear("output/full", [single, "", scales])
+        cropped = self._crop(full, "output/crop", axes=(2, 3))
+        return self._node("Identity", [cropped], "logits")
+
+    def _crop(self, x: str, name: str, axes: tuple[int, int]) -> str:
+        """Cut what the ceiling to multiples of 8 added; nothing where it added nothing."""
+        size = self.plan.size
+        if self.options.dynamic:
+            source, start = ("input", 2) if self.options.stage == "network" else ("frames", 1)
+            ends = self._node("Shape", [source], f"{name}.size", start=start, end=start + 2)
+        elif size.height % SCALE or size.width % SCALE:
+            ends = self._ints(size.height, size.width)
+        else:
+            return x
+        return self._node("Slice", [x, self._ints(0, 0), ends, self._ints(*axes)], name)
+
+    def _dims(self, *axes: str | int) -> list[str | int]:
+        """Symbolic or static dimensions of a graph input or output."""
+        plan, options = self.plan, self.options
+        static: dict[str, int] = {
+            "batch": options.batch,
+            "height": plan.size.height,
+            "width": plan.size.width,
+            "height8": plan.logits_size.height,
+            "width8": plan.logits_size.width,
+        }
+        if options.dynamic:
+            return list(axes)
+        return [static[axis] if isinstance(axis, str) else axis for axis in axes]
+
+    def _graph_input(self) -> onnx.ValueInfoProto:
+        if self.options.stage == "network":
+            dims = self._dims("batch", 3, "height", "width")
+            return helper.make_tensor_value_info("input", TensorProto.FLOAT, dims)
+        dims = self._dims("batch", "height", "width", 3)
+        return helper.make_tensor_value_info("frames", TensorProto.UINT8, dims)
+
+    def _graph_output(self) -> onnx.ValueInfoProto:
+        classes = self.plan.genotype.num_classes
+        shapes = {
+            "labels": (TensorProto.UINT8, self._dims("batch", "height", "width")),
+            "logits8": (TensorProto.FLOAT, self._dims("batch", classes, "height8", "width8")),
+            "network": (TensorProto.FLOAT, self._dims("batch", classes, "height", "width")),
+        }
+        element, dims = shapes[self.options.stage]
+        name = "logits" if self.options.stage == "network" else self.options.stage
+        return helper.make_tensor_value_info(name, cast("int", element), dims)

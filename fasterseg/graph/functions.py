@@ -1,0 +1,108 @@
+"""Model-local ONNX functions of domain `fasterseg`, each with a body of standard operators.
+
+A runtime with a kernel of ours may replace the node; every other one runs the body, which is
+therefore the specification of the operator.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import onnx
+from onnx import FunctionProto, TensorProto, helper
+
+DOMAIN: Final = "fasterseg"
+OPSET: Final = 18
+IR_VERSION: Final = 9
+PLUGIN_VERSION: Final = "1"
+
+
+def opset_imports(local_functions: bool = True) -> list[onnx.OperatorSetIdProto]:
+    """Operator sets of a model of ours."""
+    standard = [helper.make_opsetid("", OPSET)]
+    return [*standard, helper.make_opsetid(DOMAIN, 1)] if local_functions else standard
+
+
+def normalize_bgr() -> FunctionProto:
+    """uint8 BGR (N, H, W, 3) -> float32 RGB (N, 3, H, W), `(x / 255 - mean) / std`.
+
+    Attributes of the node: `mean` and `std`, three floats each, in the order of the network's
+    channels; `order`, the source channel of each network channel ([2, 1, 0] for RGB).
+    """
+
+    def constant(name: str, attribute: str, kind: str) -> onnx.NodeProto:
+        node = helper.make_node("Constant", [], [name])
+        reference = node.attribute.add()
+        reference.name = kind
+        reference.ref_attr_name = attribute
+        reference.type = (
+            onnx.AttributeProto.INTS if kind == "value_ints" else onnx.AttributeProto.FLOATS
+        )
+        return node
+
+    def fixed(name: str, tensor: TensorProto) -> onnx.NodeProto:
+        return helper.make_node("Constant", [], [name], value=tensor)
+
+    nodes = [
+        constant("order", "order", "value_ints"),
+        constant("mean", "mean", "value_floats"),
+        constant("std", "std", "value_floats"),
+        fixed("axes", helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2])),
+        fixed("full", helper.make_tensor("full", TensorProto.FLOAT, [], [255.0])),
+        helper.make_node("Mul", ["mean", "full"], ["mean255"]),
+        helper.make_node("Mul", ["std", "full"], ["std255"]),
+        helper.make_node("Reciprocal", ["std255"], ["scale"]),
+        helper.make_node("Unsqueeze", ["mean255", "axes"], ["mean_chw"]),
+        helper.make_node("Unsqueeze", ["scale", "axes"], ["scale_chw"]),
+        # Channels are moved while they are bytes: a quarter of the traffic of floats.
+        helper.make_node("Transpose", ["frames"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Gather", ["planes", "order"], ["ordered"], axis=1),
+        helper.make_node("Cast", ["ordered"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["float", "mean_chw"], ["centred"]),
+        helper.make_node("Mul", ["centred", "scale_chw"], ["normalized"]),
+    ]
+    return helper.make_function(
+        DOMAIN,
+        "NormalizeBGR",
+        inputs=["frames"],
+        outputs=["normalized"],
+        nodes=nodes,
+        opset_imports=opset_imports(local_functions=False),
+        attributes=["mean", "std", "order"],
+    )
+
+
+def upsample_argmax(scale: int) -> FunctionProto:
+    """Logits (N, C, h, w) -> int8 class ids (N, scale * h, scale * w).
+
+    Bilinear with align_corners, in float32 whatever the logits' type; the first of equal
+    greatest logits wins. int8 because TensorRT plugins cannot give uint8; the Cast to uint8
+    stands outside the function.
+
+    Args:
+        scale: fixed in the body (as resize scales must be constants for some parsers) and
+            repeated as an attribute of the node, from which a plugin reads it.
+    """
+    scales = helper.make_tensor("scales", TensorProto.FLOAT, [4], [1.0, 1.0, scale, scale])
+    nodes = [
+        helper.make_node("Constant", [], ["scales"], value=scales),
+        helper.make_node("Cast", ["logits"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node(
+            "Resize",
+            ["float", "", "scales"],
+            ["full"],
+            mode="linear",
+            coordinate_transformation_mode="align_corners",
+        ),
+        helper.make_node("ArgMax", ["full"], ["ids"], axis=1, keepdims=0, select_last_index=0),
+        helper.make_node("Cast", ["ids"], ["labels"], to=TensorProto.INT8),
+    ]
+    return helper.make_function(
+        DOMAIN,
+        "UpsampleArgmax",
+        inputs=["logits"],
+        outputs=["labels"],
+        nodes=nodes,
+        opset_imports=opset_imports(local_functions=False),
+        attributes=["scale", "plugin_version", "plugin_namespace"],
+    )

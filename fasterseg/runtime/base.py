@@ -1,0 +1,252 @@
+"""What every engine is: uint8 BGR frames in, uint8 class ids out, and a spec that says the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasterseg.arch.genotype import Genotype
+from fasterseg.config import from_mapping
+from fasterseg.errors import ConfigError, EngineMismatchError, UsageError
+from fasterseg.labels import LabelSet
+from fasterseg.preprocess import MEAN, STD, Fit
+from fasterseg.types import Precision, Size
+
+SPEC_SCHEMA: Final = 1
+METADATA_KEY: Final = "fasterseg.spec"
+"""Key of the spec among an ONNX file's metadata properties."""
+
+ENGINES: Final[Mapping[str, str]] = {
+    "onnxruntime": "fasterseg.runtime.onnxrt:OnnxRuntimeEngine",
+    "torch": "fasterseg.nn.engine:TorchEngine",
+}
+"""Backend name -> class. Each has a class method `open(source, device, threads)`."""
+
+SUFFIXES: Final[Mapping[str, str]] = {".onnx": "onnxruntime"}
+"""Suffix of an engine file -> backend that runs it."""
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True, slots=True)
+class ParityVerdict:
+    """Result of a label-by-label comparison with the reference engine.
+
+    Attributes:
+        reference: what it was compared with.
+        agreement: share of equal labels, in [0, 1].
+        threshold: what it had to reach.
+        passed: whether it did.
+    """
+
+    reference: str
+    agreement: float
+    threshold: float
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """Everything a program must know about an engine; stored inside ONNX files as JSON.
+
+    Attributes:
+        name: model name.
+        labels: classes, palette and ignore id.
+        size: frame size it takes, or None where height and width are free.
+        batch: frames per call, or None where free.
+        precision: numeric type inside.
+        output: "labels" (class ids), "logits8" (class logits at 1/8) or "logits" (full size).
+        genotype: the network, None for a foreign one.
+        train_size: size the model was trained at; the default engine size follows from it.
+        trained: False for seeded random weights, whose class maps mean nothing.
+        channel_order: colour order of the network inside; frames are BGR always.
+        mean: normalisation inside the engine, order as `channel_order`, for values in [0, 1].
+        std: likewise.
+        fit: how frames of another size were meant to be fitted.
+        plugins: plugin name -> sha256 of its library.
+        source_sha256: hash of genotype and weights the engine was made from.
+        fasterseg_version: version that wrote it.
+        runtime: runtime and version an engine is tied to, None when it is portable.
+        gpu: GPU name an engine is tied to, None when portable.
+        arch: compute capability an engine is tied to, None when portable.
+        parity: verdict of `fasterseg verify`, None when it was not run.
+        schema: version of this block.
+    """
+
+    name: str
+    labels: LabelSet
+    size: Size | None
+    batch: int | None
+    precision: Precision
+    output: Literal["labels", "logits8", "logits"]
+    genotype: Genotype | None
+    train_size: Size | None = None
+    trained: bool = True
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    mean: tuple[float, float, float] = MEAN
+    std: tuple[float, float, float] = STD
+    fit: Fit = "stretch"
+    plugins: Mapping[str, str] = field(default_factory=dict)
+    source_sha256: str = ""
+    fasterseg_version: str = ""
+    runtime: str | None = None
+    gpu: str | None = None
+    arch: str | None = None
+    parity: ParityVerdict | None = None
+    schema: int = SPEC_SCHEMA
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.labels)
+
+    def to_json(self) -> str:
+        """One line of JSON; `from_json` is the inverse."""
+        data = asdict(self)
+        data["labels"] = self.labels.to_json()
+        data["genotype"] = self.genotype.to_json() if self.genotype else None
+        for name in ("size", "train_size"):
+            value: Size | None = getattr(self, name)
+            data[name] = str(value) if value else None
+        return json.dumps(data, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> EngineSpec:
+        """Rebuild from `to_json`; `where` names the file in errors.
+
+        Raises:
+            EngineMismatchError: not such a block, or one of a newer schema.
+        """
+        try:
+            data = json.loads(text)
+            schema = int(data.get("schema", 0))
+            if schema > SPEC_SCHEMA:
+                raise EngineMismatchError(
+                    f"{where} was written by a newer fasterseg (spec schema {schema}, this one "
+                    f"reads {SPEC_SCHEMA}). Upgrade: pip install -U fasterseg"
+                )
+            labels = LabelSet.from_json(data.pop("labels"))
+            genotype = data.pop("genotype")
+            sizes = {name: data.pop(name) for name in ("size", "train_size")}
+            plain = from_mapping(data, _PlainSpec, where)
+            return cls(
+                labels=labels,
+                genotype=None if genotype is None else Genotype.from_json(genotype, where),
+                size=Size.parse(sizes["size"]) if sizes["size"] else None,
+                train_size=Size.parse(sizes["train_size"]) if sizes["train_size"] else None,
+                **{name: getattr(plain, name) for name in _PlainSpec.__dataclass_fields__},
+            )
+        except (ConfigError, UsageError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise EngineMismatchError(
+                f"{where} holds no readable engine description ({error}). Export it again: "
+                "fasterseg export MODEL -o FILE.onnx"
+            ) from error
+
+    def with_parity(self, verdict: ParityVerdict) -> EngineSpec:
+        """The same spec with a verdict."""
+        return replace(self, parity=verdict)
+
+
+@dataclass(frozen=True)
+class _PlainSpec:
+    """The fields of `EngineSpec` that JSON holds as they are."""
+
+    name: str
+    batch: int | None
+    precision: Precision
+    output: Literal["labels", "logits8", "logits"]
+    trained: bool
+    channel_order: Literal["rgb", "bgr"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    fit: Literal["stretch", "letterbox"]
+    plugins: dict[str, str]
+    source_sha256: str
+    fasterseg_version: str
+    runtime: str | None
+    gpu: str | None
+    arch: str | None
+    parity: ParityVerdict | None
+    schema: int
+
+
+class Engine(Protocol):
+    """A network ready to run on one device.
+
+    Attributes:
+        spec: what it takes and gives.
+        backend: name in `ENGINES`.
+        device: "cpu" or "cuda", as obtained (never other than asked for).
+        tail: where upsampling and argmax are done ("graph", "torch", ...).
+    """
+
+    spec: EngineSpec
+    backend: str
+    device: str
+    tail: str
+
+    def run(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Classify one batch.
+
+        Args:
+            frames: (N, H, W, 3) uint8, BGR, values in [0, 255]; H and W as `spec.size`.
+
+        Returns:
+            (N, H, W) uint8 train ids in [0, num_classes). The buffer may be reused by the next
+            call; copy to keep.
+
+        Raises:
+            UsageError: shape or dtype do not fit; the message says what does.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the device's memory; further calls of `run` are an error."""
+        ...
+
+
+@runtime_checkable
+class DeviceTimed(Protocol):
+    """An engine that can time itself on its device's own clock."""
+
+    def time_on_device(self, iterations: int) -> Sequence[float]:
+        """Milliseconds of each of `iterations` runs, without copies to or from the host."""
+        ...
+
+
+@runtime_checkable
+class LogitsEngine(Protocol):
+    """An engine that can also give the head's logits."""
+
+    def run_logits(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N, H, W, 3) uint8 BGR -> (N, classes, ceil(H/8), ceil(W/8)) float32."""
+        ...
+
+
+def check_frames(spec: EngineSpec, frames: NDArray[Any]) -> None:
+    """Refuse a batch that the engine cannot take.
+
+    Raises:
+        UsageError: dtype, rank, size or batch do not fit `spec`.
+    """
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
+        raise UsageError(
+            f"engines take uint8 frames of shape (N, H, W, 3), BGR; this is {frames.dtype} "
+            f"{frames.shape}. One image: frames[None]"
+        )
+    size = Size(frames.shape[1], frames.shape[2])
+    if spec.size is not None and size != spec.size:
+        raise UsageError(
+            f"engine {spec.name} takes frames of {spec.size} (HxW), these are {size}; resize "
+            "them (fasterseg.preprocess.Geometry) or export the engine at their size"
+        )
+    if spec.batch is not None and frames.shape[0] != spec.batch:
+        raise UsageError(
+            f"engine {spec.name} takes {spec.batch} frames per call, these are {frames.shape[0]}; "
+            f"export it with --batch {frames.shape[0]}"
+        )

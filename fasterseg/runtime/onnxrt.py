@@ -1,0 +1,204 @@
+"""`OnnxRuntimeEngine`: runs our ONNX on a CPU or, through CUDA, on an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as binding
+
+from fasterseg.errors import DeviceUnavailableError, EngineError, EngineMismatchError, UsageError
+from fasterseg.runtime.base import METADATA_KEY, Device, EngineSpec, check_frames
+
+_PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_QUIET: Final = 3  # errors only: fallbacks are checked for and raised, not logged
+# ONNX Runtime's errors have no common base class of their own.
+_LOAD_ERRORS: Final = (
+    binding.Fail,
+    binding.InvalidArgument,
+    binding.InvalidGraph,
+    binding.InvalidProtobuf,
+    binding.NoSuchFile,
+    binding.NotImplemented,
+    binding.RuntimeException,
+)
+
+
+class OnnxRuntimeEngine:
+    """An ONNX file of ours in ONNX Runtime; see `runtime.base.Engine`."""
+
+    backend: Final = "onnxruntime"
+    tail: Final = "graph"
+
+    def __init__(
+        self, session: onnxruntime.InferenceSession, spec: EngineSpec, device: str
+    ) -> None:
+        self.spec = spec
+        self.device = device
+        self._session: onnxruntime.InferenceSession | None = session
+        self._input = session.get_inputs()[0].name
+        self._output = session.get_outputs()[0].name
+        self._binding: onnxruntime.IOBinding | None = None
+        self._bound_input: onnxruntime.OrtValue
+
+    @classmethod
+    def open(
+        cls, source: Path, device: Device = "auto", threads: int | None = None
+    ) -> OnnxRuntimeEngine:
+        """Load an ONNX file that `fasterseg export` wrote.
+
+        Args:
+            source: the file.
+            device: "cpu", "cuda", or "auto" (CUDA where a CUDA device answers).
+            threads: CPU threads inside one call; None takes all cores.
+
+        Raises:
+            EngineError: the file is missing or not a readable ONNX model.
+            EngineMismatchError: it carries no engine description, or gives no labels.
+            DeviceUnavailableError: the device is not there, or ONNX Runtime gave another one.
+        """
+        resolved = cls.resolve_device(device)
+        session = _session(source, resolved, threads)
+        spec = _spec_of(session, source)
+        if spec.output != "labels":
+            raise EngineMismatchError(
+                f"{source} gives {spec.output}, an engine gives labels. Export it without --stages"
+            )
+        return cls(session, spec, resolved)
+
+    @staticmethod
+    def read_spec(source: Path) -> EngineSpec:
+        """The description inside an ONNX file of ours, whatever it gives.
+
+        Raises:
+            EngineError: see `open`.
+            EngineMismatchError: there is none.
+        """
+        return _spec_of(_session(source, "cpu", threads=1), source)
+
+    @staticmethod
+    def resolve_device(device: Device) -> str:
+        """Give "cpu" or "cuda"; "auto" is CUDA where a CUDA device answers.
+
+        Raises:
+            DeviceUnavailableError: "cuda" was asked for and no CUDA device answers.
+        """
+        if device == "cpu":
+            return "cpu"
+        count = cuda_device_count()
+        if device == "cuda" and not count:
+            raise DeviceUnavailableError(
+                "no CUDA device answers on this machine (no NVIDIA driver, or no visible GPU). "
+                "Check nvidia-smi and CUDA_VISIBLE_DEVICES, or use --device cpu"
+            )
+        return "cuda" if count else "cpu"
+
+    def run(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Classify one batch; see `runtime.base.Engine.run`."""
+        check_frames(self.spec, frames)
+        labels: NDArray[np.uint8] = self._open_session().run([self._output], {self._input: frames})[
+            0
+        ]
+        return labels
+
+    def bind(self, frames: NDArray[np.uint8]) -> None:
+        """Fix input and output buffers on the device, so that `run_bound` copies nothing."""
+        check_frames(self.spec, frames)
+        frames = np.ascontiguousarray(frames)
+        if self._binding is not None and self._bound_input.shape() == list(frames.shape):
+            self._bound_input.update_inplace(frames)
+            return
+        session = self._open_session()
+        self._bound_input = onnxruntime.OrtValue.ortvalue_from_numpy(frames, self.device, 0)
+        labels = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+            frames.shape[:3], np.uint8, self.device, 0
+        )
+        self._binding = session.io_binding()
+        self._binding.bind_ortvalue_input(self._input, self._bound_input)
+        self._binding.bind_ortvalue_output(self._output, labels)
+
+    def run_bound(self) -> None:
+        """Run once on the bound buffers and wait for the device."""
+        if self._binding is None:
+            raise UsageError("call bind(frames) before run_bound()")
+        self._open_session().run_with_iobinding(self._binding)
+        self._binding.synchronize_outputs()
+
+    def bound_labels(self) -> NDArray[np.uint8]:
+        """(N, H, W) uint8 labels of the last `run_bound`, copied to the host."""
+        if self._binding is None:
+            raise UsageError("call bind(frames) before bound_labels()")
+        labels: NDArray[np.uint8] = self._binding.copy_outputs_to_cpu()[0]
+        return labels
+
+    def close(self) -> None:
+        """Release the session."""
+        self._binding = None
+        self._session = None
+
+    def _open_session(self) -> onnxruntime.InferenceSession:
+        if self._session is None:
+            raise UsageError(f"engine {self.spec.name} is closed; open it again with load_engine")
+        return self._session
+
+
+def _spec_of(session: onnxruntime.InferenceSession, source: Path) -> EngineSpec:
+    metadata = session.get_modelmeta().custom_metadata_map
+    if METADATA_KEY not in metadata:
+        raise EngineMismatchError(
+            f"{source} carries no engine description, so its classes, colour order and mean are "
+            "unknown. Export it with: fasterseg export MODEL -o FILE.onnx"
+        )
+    return EngineSpec.from_json(metadata[METADATA_KEY], str(source))
+
+
+def _session(source: Path, device: str, threads: int | None) -> onnxruntime.InferenceSession:
+    """A session on exactly the device asked for."""
+    if not source.is_file():
+        raise EngineError(
+            f"engine {source} does not exist. Make one: fasterseg export MODEL -o {source}"
+        )
+    wanted = _PROVIDERS[device]
+    if wanted not in onnxruntime.get_available_providers():
+        raise DeviceUnavailableError(
+            f"this ONNX Runtime ({onnxruntime.__version__}) has no {wanted}. Install one that "
+            "does: pip install onnxruntime-gpu (and remove the package onnxruntime), or use "
+            "--device cpu"
+        )
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _QUIET
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(
+            str(source), sess_options=options, providers=[wanted]
+        )
+    except _LOAD_ERRORS as error:
+        raise EngineError(
+            f"ONNX Runtime cannot load {source}: {str(error).strip().splitlines()[0]}. "
+            "Export it again: fasterseg export MODEL -o FILE.onnx"
+        ) from error
+    # ONNX Runtime answers a missing GPU with the CPU and a log line; a wrong benchmark follows.
+    if session.get_providers()[0] != wanted:
+        raise DeviceUnavailableError(
+            f"ONNX Runtime was asked for {wanted} and gave {session.get_providers()[0]}: the CUDA "
+            "or cuDNN libraries are missing. Install them: "
+            "pip install 'onnxruntime-gpu[cuda,cudnn]', or use --device cpu"
+        )
+    return session
+
+
+def cuda_device_count() -> int:
+    """Number of CUDA devices the driver reports; 0 without a driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value

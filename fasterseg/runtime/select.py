@@ -1,0 +1,188 @@
+"""`--engine`: auto, a backend's name or an engine file -> one open engine, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, cast
+
+from fasterseg.arch.plan import plan
+from fasterseg.errors import EngineError, EngineMismatchError, UnknownNameError, UsageError
+from fasterseg.graph.emit import EMITTED, EmitOptions
+from fasterseg.preprocess import engine_size
+from fasterseg.registry import resolve, unknown
+from fasterseg.runtime.base import ENGINES, SUFFIXES, Device, Engine, EngineSpec
+from fasterseg.runtime.model import DEFAULT_MODEL, Model, resolve_model
+from fasterseg.runtime.store import describe, find_or_build
+from fasterseg.types import PRECISIONS, Precision, Size
+
+DEFAULT_BACKEND: Final = "onnxruntime"
+DEVICES: Final[tuple[Device, ...]] = ("auto", "cpu", "cuda")
+FROM_PLAN: Final = frozenset({"torch"})
+"""Backends built from plan and weights in memory; the others load a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """What the user asked for.
+
+    Attributes:
+        model: name, genotype file or ONNX file.
+        engine: "auto", a backend's name, or an engine file.
+        precision: "auto" (fp32 on a CPU, fp16 on a GPU) or a precision.
+        device: "auto", "cpu" or "cuda".
+        size: engine size; None takes the model's training height and the source's aspect.
+        batch: frames per call.
+        threads: CPU threads of the engine; None takes all cores.
+    """
+
+    model: str = DEFAULT_MODEL
+    engine: str = "auto"
+    precision: str = "auto"
+    device: str = "auto"
+    size: Size | None = None
+    batch: int = 1
+    threads: int | None = None
+
+
+def check_request(request: EngineRequest) -> None:
+    """Refuse values that cannot be right, before any file is opened.
+
+    Raises:
+        UsageError: unknown precision or device, or an engine file beside a named model.
+        UnknownNameError: unknown backend.
+    """
+    if request.device not in DEVICES:
+        raise UsageError(f"device '{request.device}' is not one of {', '.join(DEVICES)}")
+    if request.precision != "auto" and request.precision not in PRECISIONS:
+        raise UsageError(
+            f"precision '{request.precision}' is not one of auto, {', '.join(PRECISIONS)}"
+        )
+    if request.precision not in ("auto", *EMITTED):
+        raise UsageError(
+            f"precision {request.precision} is not available yet; choose one of auto, "
+            f"{', '.join(EMITTED)}"
+        )
+    if engine_file(request) is None and request.engine not in ("auto", *ENGINES):
+        raise UnknownNameError(
+            unknown("engine", request.engine, ["auto", *ENGINES])
+            + f" An engine file ends in {', '.join(SUFFIXES)}"
+        )
+
+
+def engine_file(request: EngineRequest) -> Path | None:
+    """The engine file the request names, if it names one."""
+    for name in (request.engine, request.model):
+        path = Path(name)
+        if path.suffix in SUFFIXES:
+            return path
+        if name == request.engine and name not in ENGINES and path.is_file():
+            raise EngineError(
+                f"{path} is no engine file: '{path.suffix}' is none of {', '.join(SUFFIXES)}. "
+                "Make one: fasterseg export MODEL -o FILE.onnx"
+            )
+    return None
+
+
+def open_engine(
+    request: EngineRequest, source_size: Size, on_note: Callable[[str], None]
+) -> Engine:
+    """Open what the request asks for, building it first where need be.
+
+    Args:
+        request: the choice.
+        source_size: size of the frames to come; sets the engine size where none is asked for.
+        on_note: gets lines for people: what "auto" chose, builds, untrained weights.
+
+    Raises:
+        FastersegError: see `check_request`, `find_or_build` and the backends.
+    """
+    check_request(request)
+    path = engine_file(request)
+    if path is not None:
+        engine = _open_file(request, path, source_size)
+    else:
+        engine = _open_model(request, resolve_model(request.model), source_size, on_note)
+    if not engine.spec.trained:
+        on_note(
+            f"note: {engine.spec.name} has untrained (seeded random) weights: speed and plumbing "
+            "are real, the class maps mean nothing"
+        )
+    return engine
+
+
+def _open_file(request: EngineRequest, path: Path, source_size: Size) -> Engine:
+    backend = resolve(ENGINES, "engine", SUFFIXES[path.suffix])
+    device = cast("Device", request.device)
+    engine: Engine = backend.open(path, device, request.threads)
+    spec = engine.spec
+    if request.precision not in ("auto", spec.precision):
+        raise EngineMismatchError(
+            f"{path} is {spec.precision}, not {request.precision}. Export it again: fasterseg "
+            f"export {spec.name} --precision {request.precision} -o FILE.onnx"
+        )
+    if spec.size is None:
+        size = request.size or engine_size(source_size, spec.train_size or source_size)
+        engine.spec = replace(spec, size=size)
+    elif request.size not in (None, spec.size):
+        raise EngineMismatchError(
+            f"{path} takes frames of {spec.size} (HxW), not {request.size}. Leave --size out, or "
+            f"export it again: fasterseg export {spec.name} --size {request.size} -o FILE.onnx"
+        )
+    return engine
+
+
+def _open_model(
+    request: EngineRequest, model: Model, source_size: Size, on_note: Callable[[str], None]
+) -> Engine:
+    name = DEFAULT_BACKEND if request.engine == "auto" else request.engine
+    backend = resolve(ENGINES, "engine", name)
+    device = backend.resolve_device(request.device)
+    size = request.size or engine_size(source_size, model.train_size)
+    options = EmitOptions(precision=_precision(request, device), batch=request.batch)
+    on_note(
+        f"engine: {name}{' (auto)' if request.engine == 'auto' else ''} on {device}, "
+        f"{model.name}, {size} (HxW), {options.precision}"
+    )
+    if name in FROM_PLAN:
+        network = plan(model.genotype, size)
+        spec: EngineSpec = describe(model, size, options)
+        built: Engine = backend.build(
+            network, model.load_weights(network), spec, device, request.threads
+        )
+        return built
+    path = find_or_build(model, size, options, on_note)
+    return _open_cached(
+        backend,
+        path,
+        device,
+        request,
+        lambda: find_or_build(model, size, options, on_note, rebuild=True),
+        on_note,
+    )
+
+
+def _open_cached(
+    backend: Any,
+    path: Path,
+    device: str,
+    request: EngineRequest,
+    rebuild: Callable[[], Path],
+    on_note: Callable[[str], None],
+) -> Engine:
+    """Open a cached engine; one that turns out damaged is built again, once."""
+    try:
+        engine: Engine = backend.open(path, device, request.threads)
+    except (EngineMismatchError, EngineError) as error:
+        if type(error) not in (EngineMismatchError, EngineError):
+            raise
+        on_note(f"cached engine {path} is damaged ({error}); building it again")
+        engine = backend.open(rebuild(), device, request.threads)
+    return engine
+
+
+def _precision(request: EngineRequest, device: str) -> Precision:
+    if request.precision == "auto":
+        return "fp16" if device == "cuda" else "fp32"
+    return cast("Precision", request.precision)

@@ -1,0 +1,113 @@
+"""The engine cache: an engine is built on first use, announced, and found again by its key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Literal
+
+import fasterseg
+from fasterseg.arch.plan import plan
+from fasterseg.cache import cache_root, locked, write_atomic
+from fasterseg.graph.emit import EmitOptions, emit
+from fasterseg.runtime.base import METADATA_KEY, EngineSpec
+from fasterseg.runtime.model import Model
+from fasterseg.types import Size
+
+OUTPUT_OF_STAGE: Final[dict[str, Literal["labels", "logits8", "logits"]]] = {
+    "labels": "labels",
+    "logits8": "logits8",
+    "network": "logits",
+}
+
+
+def describe(model: Model, size: Size, options: EmitOptions) -> EngineSpec:
+    """The spec of an engine of `model` at `size`."""
+    return EngineSpec(
+        name=model.name,
+        labels=model.labels,
+        size=None if options.dynamic else size,
+        batch=None if options.dynamic else options.batch,
+        precision=options.precision,
+        output=OUTPUT_OF_STAGE[options.stage],
+        genotype=model.genotype,
+        train_size=model.train_size,
+        trained=model.trained,
+        source_sha256=model.source_sha256,
+        fasterseg_version=fasterseg.__version__,
+    )
+
+
+def onnx_bytes(model: Model, size: Size, options: EmitOptions) -> bytes:
+    """The ONNX file of a model, with its spec inside.
+
+    Raises:
+        UsageError: size or precision are not possible.
+        WeightsError: the weights do not fit.
+    """
+    network = plan(model.genotype, size)
+    metadata = {METADATA_KEY: describe(model, size, options).to_json()}
+    proto = emit(network, model.load_weights(network), options, metadata)
+    data: bytes = proto.SerializeToString(deterministic=True)
+    return data
+
+
+def engine_key(model: Model, size: Size, options: EmitOptions) -> str:
+    """What an ONNX engine depends on, as a short hash (it is portable: no device, no runtime)."""
+    facts = {
+        "source": model.source_sha256,
+        "labels": model.labels.to_json(),
+        "name": model.name,
+        "size": str(size),
+        "batch": options.batch,
+        "precision": options.precision,
+        "stage": options.stage,
+        "dynamic": options.dynamic,
+        "inline": options.inline,
+        "fasterseg": fasterseg.__version__,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def engine_path(model: Model, size: Size, options: EmitOptions) -> Path:
+    """Where the engine is kept."""
+    name = f"{model.name}_{size}_b{options.batch}_{options.precision}"
+    return cache_root() / "engines" / "onnx" / f"{name}_{engine_key(model, size, options)}.onnx"
+
+
+def find_or_build(
+    model: Model,
+    size: Size,
+    options: EmitOptions,
+    on_note: Callable[[str], None],
+    rebuild: bool = False,
+) -> Path:
+    """The engine's file; written first if it is not there.
+
+    Args:
+        model: the network.
+        size: of the frames.
+        options: stage, precision and batch.
+        on_note: gets one line when an engine is built.
+        rebuild: write it even if it is there (it turned out damaged).
+
+    Raises:
+        OutputError: the cache cannot be written.
+        UsageError: size or precision are not possible.
+        WeightsError: the weights do not fit.
+    """
+    path = engine_path(model, size, options)
+    if path.is_file() and not rebuild:
+        return path
+    with locked(path):
+        if rebuild or not path.is_file():
+            start = time.perf_counter()
+            write_atomic(path, onnx_bytes(model, size, options))
+            seconds = time.perf_counter() - start
+            on_note(
+                f"built engine {model.name} {size} {options.precision} in {seconds:.1f} s -> {path}"
+            )
+    return path

@@ -1,0 +1,91 @@
+"""`SegmentationResult`: what one frame became."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fasterseg.cache import write_atomic
+from fasterseg.errors import UsageError
+from fasterseg.labels import LabelSet
+from fasterseg.overlay import blend
+from fasterseg.types import Frame, Size, StageTimes
+
+
+@dataclass(slots=True, eq=False)
+class SegmentationResult:
+    """The class map of one frame.
+
+    Attributes:
+        mask: (H, W) uint8 train ids at the frame's size.
+        labels: class names and palette.
+        frame: the frame it belongs to.
+        times: milliseconds per stage.
+    """
+
+    mask: NDArray[np.uint8]
+    labels: LabelSet
+    frame: Frame
+    times: StageTimes = field(default_factory=StageTimes)
+
+    @property
+    def size(self) -> Size:
+        """Height and width of `mask`."""
+        return Size(self.mask.shape[0], self.mask.shape[1])
+
+    @property
+    def frame_index(self) -> int:
+        """Position of the frame in its source."""
+        return self.frame.index
+
+    @property
+    def timestamp_s(self) -> float:
+        """Seconds since the source's first frame."""
+        return self.frame.timestamp_s
+
+    def overlay(self, alpha: float = 0.5) -> NDArray[np.uint8]:
+        """The frame with the painted class map over it, (H, W, 3) uint8 BGR.
+
+        Args:
+            alpha: opacity of the colours, 0 to 1.
+        """
+        return blend(self.frame.image, self.mask, self.labels, alpha)
+
+    def pixel_counts(self) -> NDArray[np.int64]:
+        """(num_classes,) pixels of each class."""
+        counts = cv2.calcHist([self.mask], [0], None, [256], [0, 256])
+        return np.asarray(counts[: len(self.labels), 0], np.int64)
+
+    def class_fractions(self) -> dict[str, float]:
+        """Class name -> share of the pixels, in [0, 1]."""
+        shares = self.pixel_counts() / self.mask.size
+        return dict(zip(self.labels.classes, shares.tolist(), strict=True))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the class map as an 8-bit PNG whose values are the train ids.
+
+        Args:
+            path: ends in `.png`; may hold one `%d`-like pattern, filled with the frame index.
+
+        Returns:
+            The path written.
+
+        Raises:
+            UsageError: the path does not end in `.png`, or its pattern is not one of a number.
+            OutputError: it cannot be written.
+        """
+        try:
+            filled = Path(str(path) % self.frame.index if "%" in str(path) else path)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"'{path}' is not a file name with one number pattern such as %06d"
+            ) from error
+        if filled.suffix.lower() != ".png":
+            raise UsageError(f"class maps are written as .png (lossless), not '{filled.name}'")
+        encoded = cv2.imencode(".png", self.mask)[1]
+        write_atomic(filled, encoded.tobytes())
+        return filled

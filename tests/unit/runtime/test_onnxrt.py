@@ -1,0 +1,96 @@
+"""ONNX Runtime: the engine contract, the device asked for or an error, files that are none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from fasterseg.errors import DeviceUnavailableError, EngineError, EngineMismatchError, UsageError
+from fasterseg.graph.emit import EmitOptions
+from fasterseg.runtime.base import METADATA_KEY, Engine
+from fasterseg.runtime.model import resolve_model
+from fasterseg.runtime.onnxrt import OnnxRuntimeEngine, cuda_device_count
+from fasterseg.runtime.select import EngineRequest, open_engine
+from fasterseg.runtime.store import onnx_bytes
+from tests.contract.engine import SIZE, EngineContract
+from tests.parity import street_like
+
+pytestmark = pytest.mark.onnx
+
+
+class TestOnnxRuntimeEngine(EngineContract):
+    def open(self) -> Engine:
+        return open_engine(EngineRequest(device="cpu", size=SIZE), SIZE, print)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "engine.onnx"
+    path.write_bytes(onnx_bytes(resolve_model("fasterseg-camvid"), SIZE, EmitOptions()))
+    return path
+
+
+def test_bound_runs_equal_plain_runs(file: Path) -> None:
+    engine = OnnxRuntimeEngine.open(file, "cpu", threads=1)
+    frames = street_like(SIZE)
+    expected = engine.run(frames).copy()
+    engine.bind(frames)
+    engine.run_bound()
+    assert np.array_equal(engine.bound_labels(), expected)
+    engine.bind(street_like(SIZE, 1))
+    engine.run_bound()
+    assert np.array_equal(engine.bound_labels(), engine.run(street_like(SIZE, 1)))
+
+
+def test_a_bound_run_without_bind_is_an_error(file: Path) -> None:
+    with pytest.raises(UsageError, match="bind"):
+        OnnxRuntimeEngine.open(file, "cpu").run_bound()
+
+
+@pytest.mark.skipif(cuda_device_count() > 0, reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_an_error_not_a_cpu(file: Path) -> None:
+    with pytest.raises(DeviceUnavailableError, match="--device cpu"):
+        OnnxRuntimeEngine.open(file, "cuda")
+
+
+def test_a_missing_file_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="fasterseg export"):
+        OnnxRuntimeEngine.open(tmp_path / "none.onnx", "cpu")
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x08\x09" * 40])
+def test_files_that_are_no_onnx_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.onnx"
+    path.write_bytes(content)
+    with pytest.raises(EngineError):
+        OnnxRuntimeEngine.open(path, "cpu")
+
+
+def test_a_truncated_engine_is_refused(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(EngineError, match="fasterseg export"):
+        OnnxRuntimeEngine.open(file, "cpu")
+
+
+def test_an_onnx_file_without_a_description_is_refused(file: Path) -> None:
+    model = onnx.load(file)
+    del model.metadata_props[:]
+    onnx.save(model, file)
+    with pytest.raises(EngineMismatchError, match="carries no engine description"):
+        OnnxRuntimeEngine.open(file, "cpu")
+
+
+def test_a_file_that_gives_logits_is_no_engine(tmp_path: Path) -> None:
+    path = tmp_path / "bare.onnx"
+    options = EmitOptions("network")
+    path.write_bytes(onnx_bytes(resolve_model("fasterseg-camvid"), SIZE, options))
+    with pytest.raises(EngineMismatchError, match="gives logits"):
+        OnnxRuntimeEngine.open(path, "cpu")
+    assert OnnxRuntimeEngine.read_spec(path).output == "logits"
+
+
+def test_the_description_is_readable_with_onnx_alone(file: Path) -> None:
+    assert METADATA_KEY in {entry.key for entry in onnx.load(file).metadata_props}

@@ -1,0 +1,141 @@
+"""Engines are built once, found again by what they depend on, and chosen as asked."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fasterseg.errors import EngineError, EngineMismatchError, UnknownNameError, UsageError
+from fasterseg.graph.emit import EmitOptions
+from fasterseg.runtime.model import resolve_model
+from fasterseg.runtime.select import EngineRequest, open_engine
+from fasterseg.runtime.store import engine_key, engine_path, find_or_build, onnx_bytes
+from fasterseg.types import Size
+from tests.parity import street_like
+
+pytestmark = pytest.mark.onnx
+
+SIZE = Size(64, 96)
+CAMVID = "fasterseg-camvid"
+
+
+def request(**fields: object) -> EngineRequest:
+    return dataclasses.replace(EngineRequest(device="cpu", size=SIZE, threads=1), **fields)  # type: ignore[arg-type]
+
+
+def test_an_engine_is_built_once_and_announced() -> None:
+    notes: list[str] = []
+    model = resolve_model(CAMVID)
+    path = find_or_build(model, SIZE, EmitOptions(), notes.append)
+    stamp = path.stat().st_mtime_ns
+    assert len(notes) == 1
+    assert str(path) in notes[0]
+    assert find_or_build(model, SIZE, EmitOptions(), notes.append) == path
+    assert path.stat().st_mtime_ns == stamp
+    assert len(notes) == 1
+
+
+def test_the_key_holds_everything_the_file_depends_on() -> None:
+    model = resolve_model(CAMVID)
+    keys = {
+        engine_key(model, SIZE, EmitOptions()),
+        engine_key(model, Size(96, 64), EmitOptions()),
+        engine_key(model, SIZE, EmitOptions(precision="fp16")),
+        engine_key(model, SIZE, EmitOptions(batch=2)),
+        engine_key(model, SIZE, EmitOptions(dynamic=True)),
+        engine_key(model, SIZE, EmitOptions("logits8")),
+        engine_key(dataclasses.replace(model, seed=1), SIZE, EmitOptions()),
+        engine_key(dataclasses.replace(model, name="other"), SIZE, EmitOptions()),
+    }
+    assert len(keys) == 8
+
+
+def test_the_same_model_gives_the_same_bytes() -> None:
+    model = resolve_model(CAMVID)
+    assert onnx_bytes(model, SIZE, EmitOptions()) == onnx_bytes(model, SIZE, EmitOptions())
+
+
+def test_a_damaged_cache_entry_is_built_again() -> None:
+    notes: list[str] = []
+    expected = open_engine(request(), SIZE, notes.append).run(street_like(SIZE)).copy()
+    path = engine_path(resolve_model(CAMVID), SIZE, EmitOptions())
+    path.write_bytes(path.read_bytes()[:1000])
+    engine = open_engine(request(), SIZE, notes.append)
+    assert any("damaged" in line for line in notes)
+    assert np.array_equal(engine.run(street_like(SIZE)), expected)
+
+
+def test_auto_says_what_it_chose_and_that_weights_are_untrained() -> None:
+    notes: list[str] = []
+    engine = open_engine(request(), SIZE, notes.append)
+    assert engine.backend == "onnxruntime"
+    assert any("onnxruntime (auto) on cpu" in line and "64x96" in line for line in notes)
+    assert any("untrained" in line for line in notes)
+
+
+def test_default_size_is_the_training_height_and_the_sources_aspect() -> None:
+    engine = open_engine(request(size=None), Size(720, 1280), print)
+    assert engine.spec.size == Size(360, 640)
+
+
+def test_precision_auto_is_fp32_on_a_cpu() -> None:
+    assert open_engine(request(), SIZE, print).spec.precision == "fp32"
+    assert open_engine(request(precision="fp16"), SIZE, print).spec.precision == "fp16"
+
+
+@pytest.mark.parametrize("field", ["engine", "model"])
+def test_an_engine_file_may_stand_for_engine_or_model(tmp_path: Path, field: str) -> None:
+    file = tmp_path / "x.onnx"
+    file.write_bytes(onnx_bytes(resolve_model(CAMVID), SIZE, EmitOptions()))
+    engine = open_engine(request(size=None, **{field: str(file)}), Size(10, 10), print)
+    assert engine.spec.size == SIZE
+
+
+def test_a_dynamic_engine_file_takes_the_default_size(tmp_path: Path) -> None:
+    file = tmp_path / "x.onnx"
+    file.write_bytes(onnx_bytes(resolve_model(CAMVID), SIZE, EmitOptions(dynamic=True)))
+    engine = open_engine(request(size=None, engine=str(file)), Size(720, 1280), print)
+    assert engine.spec.size == Size(360, 640)
+    assert engine.run(street_like(Size(360, 640))).shape == (1, 360, 640)
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"engine": "tensorflow"}, UnknownNameError, "onnxruntime"),
+        ({"device": "tpu"}, UsageError, "auto, cpu, cuda"),
+        ({"precision": "fp8"}, UsageError, "fp16"),
+        ({"precision": "int8"}, UsageError, "not available"),
+        ({"model": "nothing"}, UnknownNameError, "fasterseg-camvid"),
+        ({"engine": "missing.onnx"}, EngineError, "fasterseg export"),
+        ({"size": Size(32, 2048)}, UsageError, "64x64"),
+    ],
+)
+def test_wrong_requests_are_refused_with_what_is_possible(
+    fields: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        open_engine(request(**fields), SIZE, print)
+
+
+def test_a_file_that_is_no_engine_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "movie.mp4"
+    file.write_bytes(b"x")
+    with pytest.raises(EngineError, match=r"movie\.mp4 is no engine file"):
+        open_engine(request(engine=str(file)), SIZE, print)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"size": Size(128, 128)}, "64x96"), ({"precision": "fp16"}, "fp32")],
+)
+def test_an_engine_file_that_does_not_fit_names_the_field(
+    tmp_path: Path, fields: dict[str, object], message: str
+) -> None:
+    file = tmp_path / "x.onnx"
+    file.write_bytes(onnx_bytes(resolve_model(CAMVID), SIZE, EmitOptions()))
+    with pytest.raises(EngineMismatchError, match=message):
+        open_engine(request(engine=str(file), **fields), SIZE, print)
