@@ -1,0 +1,1 @@
+"""Measuring: protocols, device facts, records. No torch."""

@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fasterseg.bench.engines import (
+    BoundEngine,
+    Frames,
+    Suite,
+    bench_engine,
+    busy,
+    labels_of,
+    run_suite,
+    with_agreement,
+)
+from fasterseg.bench.timing import TimingProtocol
+from fasterseg.errors import DeviceUnavailableError, EngineMismatchError, UsageError
+from fasterseg.labels import CAMVID
+from fasterseg.runtime.base import EngineSpec
+from fasterseg.types import Precision, Size
+
+SIZE = Size(64, 96)
+SHORT = TimingProtocol("short", warmup_runs=1, min_runs=8)
+
+
+class FakeEngine:
+    """Labels are the frame's blue channel; each call takes the next of `durations_ms`."""
+
+    tail = "graph"
+
+    def __init__(
+        self,
+        durations_ms: Sequence[float] = (10.0,),
+        *,
+        backend: str = "onnxruntime",
+        precision: Precision = "fp32",
+        device: str = "cpu",
+        shift: int = 0,
+        source: str = "abc",
+    ) -> None:
+        self.spec = EngineSpec(
+            name="tiny",
+            labels=CAMVID,
+            size=SIZE,
+            batch=1,
+            precision=precision,
+            output="labels",
+            genotype=None,
+            source_sha256=source,
+        )
+        self.backend = backend
+        self.device = device
+        self.durations_ms = durations_ms
+        self.shift = shift
+        self.now_ns = 0
+        self.calls = 0
+        self.inputs: list[int] = []
+        self.closed = False
+        self._buffer: NDArray[np.uint8] | None = None
+
+    def clock(self) -> int:
+        return self.now_ns
+
+    def run(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        assert not self.closed
+        self.inputs.append(int(frames[0, 0, 0, 1]))
+        self.now_ns += round(self.durations_ms[self.calls % len(self.durations_ms)] * 1e6)
+        self.calls += 1
+        if self._buffer is None or self._buffer.shape != frames.shape[:3]:
+            self._buffer = np.empty(frames.shape[:3], np.uint8)
+        # One buffer for all calls, as real engines have.
+        self._buffer[...] = frames[..., 0]
+        self._buffer[..., : self.shift] += 1
+        return self._buffer
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class BoundFake(FakeEngine):
+    """Also runs on bound buffers, in 4 ms; binding takes 100 ms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bound: list[int] = []
+        self.current = -1
+
+    def bind(self, frames: NDArray[np.uint8]) -> None:
+        self.now_ns += 100_000_000
+        self.current = int(frames[0, 0, 0, 1])
+
+    def run_bound(self) -> None:
+        self.now_ns += 4_000_000
+        self.bound.append(self.current)
+
+
+class DeviceFake(BoundFake):
+    """Has a device clock, which is better than bound buffers."""
+
+    def time_on_device(self, iterations: int) -> Sequence[float]:
+        return [0.5] * iterations
+
+
+def batches(size: Size = SIZE, batch: int = 1, count: int = 4) -> list[Frames]:
+    """Frames whose blue channel holds ids 0 to 10 by column and whose green one is the number."""
+    made = []
+    for number in range(count):
+        frames = np.zeros((batch, *size, 3), np.uint8)
+        frames[..., 0] = np.arange(size.width) % 11
+        frames[..., 1] = number
+        made.append(frames)
+    return made
+
+
+def test_host_to_labels_is_timed_on_changing_inputs() -> None:
+    engine = FakeEngine([10.0])
+    cell = bench_engine(engine, SHORT, batches(), clock=engine.clock)
+    assert cell.host_to_labels.p50_ms == 10.0
+    assert cell.host_to_labels.count == 8
+    first, *timed = engine.inputs
+    assert first == 0
+    assert timed == [0, 1, 2, 3, 0, 1, 2, 3, 0]
+
+
+def test_first_run_is_told_apart_from_the_rest() -> None:
+    engine = FakeEngine([500.0] + [10.0] * 9)
+    cell = bench_engine(engine, SHORT, batches(), clock=engine.clock)
+    assert cell.first_run_ms == 500.0
+    assert cell.host_to_labels.p99_ms == 10.0
+
+
+def test_cell_says_what_was_measured() -> None:
+    engine = FakeEngine(precision="fp16")
+    cell = bench_engine(engine, SHORT, batches(batch=3), threads=2, clock=engine.clock)
+    assert (cell.engine, cell.precision, cell.device, cell.tail) == (
+        "onnxruntime",
+        "fp16",
+        "cpu",
+        "graph",
+    )
+    assert (cell.size, cell.batch, cell.threads) == (SIZE, 3, 2)
+    assert cell.fps_host_to_labels == 300.0
+
+
+def test_model_scope_is_null_for_an_engine_that_cannot_be_timed_alone() -> None:
+    engine = FakeEngine()
+    cell = bench_engine(engine, SHORT, batches(), clock=engine.clock)
+    assert cell.model is None
+    assert cell.model_clock is None
+
+
+def test_model_scope_of_a_bound_engine_leaves_binding_out_and_changes_inputs() -> None:
+    engine = BoundFake()
+    assert isinstance(engine, BoundEngine)
+    cell = bench_engine(engine, SHORT, batches(), clock=engine.clock)
+    assert cell.model is not None
+    assert (cell.model.p50_ms, cell.model.count, cell.model_clock) == (4.0, 8, "host")
+    assert engine.bound == [0, 1, 2, 3, 0, 1, 2, 3, 0]
+
+
+def test_device_clock_is_preferred_for_the_model_scope() -> None:
+    engine = DeviceFake()
+    cell = bench_engine(engine, SHORT, batches(), clock=engine.clock)
+    assert cell.model is not None
+    assert (cell.model.p50_ms, cell.model_clock) == (0.5, "device")
+    assert engine.bound == []
+
+
+def test_cpu_time_is_measured_on_request_only() -> None:
+    engine = FakeEngine()
+    assert bench_engine(engine, SHORT, batches(), clock=engine.clock).host_to_labels_cpu is None
+    cell = bench_engine(engine, SHORT, batches(), cpu_time=True, clock=engine.clock)
+    assert cell.host_to_labels_cpu is not None
+    assert cell.host_to_labels_cpu.count == 8
+
+
+def test_one_unchanging_input_is_refused() -> None:
+    with pytest.raises(ValueError, match="change"):
+        bench_engine(FakeEngine(), SHORT, batches(count=1))
+
+
+@pytest.mark.parametrize(("durations", "unstable"), [([9.5, 10.5], False), ([8.0, 12.0], True)])
+def test_unsteady_times_are_warned_about(durations: list[float], unstable: bool) -> None:
+    engine = FakeEngine(durations)
+    cell = bench_engine(engine, SHORT, batches(), clock=engine.clock)
+    assert any("host_to_labels varies by 20%" in line for line in cell.warnings) == unstable
+    assert bool(cell.warnings) == unstable
+
+
+def test_busy_machine_is_warned_about() -> None:
+    assert busy(1.0, cores=2) == ()
+    assert busy(None, cores=2) == ()
+    (warning,) = busy(1.5, cores=2)
+    assert "1.5" in warning
+
+
+def test_agreement_counts_all_pixels_of_all_frames() -> None:
+    frames = batches()
+    frames[3][:, 0, 0, 0] += 1
+    cell = bench_engine(FakeEngine(), SHORT, frames)
+    expected = labels_of(FakeEngine(), frames)
+    same = with_agreement(cell, labels_of(FakeEngine(), frames), expected)
+    assert same.label_agreement == 1.0
+    assert same.warnings == cell.warnings
+    shifted = with_agreement(cell, labels_of(FakeEngine(shift=24), frames), expected)
+    assert shifted.label_agreement == 0.75
+    one_pixel = [maps.copy() for maps in expected]
+    one_pixel[3][0, 63, 95] += 1
+    assert with_agreement(cell, one_pixel, expected).label_agreement == 1 - 1 / (4 * SIZE.pixels)
+
+
+def test_labels_are_copied_out_of_the_engines_buffer() -> None:
+    frames = batches()
+    frames[0][..., 0] = 7
+    first, second, *_ = labels_of(FakeEngine(), frames)
+    assert np.unique(first).tolist() == [7]
+    assert len(np.unique(second)) == 11
+
+
+def test_agreement_on_one_class_is_called_weak() -> None:
+    cell = bench_engine(FakeEngine(), SHORT, batches())
+    flat = [np.zeros((1, 10, 10), np.uint8)]
+    flat[0][0, 0, :5] = 3
+    (warning,) = set(with_agreement(cell, flat, flat).warnings) - set(cell.warnings)
+    assert "95%" in warning
+
+
+def test_class_maps_of_another_shape_are_an_error() -> None:
+    cell = bench_engine(FakeEngine(), SHORT, batches())
+    maps = [np.zeros((1, 4, 4), np.uint8)]
+    with pytest.raises(EngineMismatchError, match="class maps"):
+        with_agreement(cell, maps, [np.zeros((1, 4, 5), np.uint8)])
+
+
+class Opened:
+    """An opener over ready engines, which keeps what was opened."""
+
+    def __init__(self, **engines: FakeEngine | Exception) -> None:
+        self.engines = engines
+        self.asked: list[tuple[str, str, str, Size]] = []
+
+    def __call__(self, engine: str, precision: str, device: str, size: Size) -> FakeEngine:
+        self.asked.append((engine, precision, device, size))
+        found = self.engines[engine]
+        if isinstance(found, Exception):
+            raise found
+        found.closed = False
+        return found
+
+
+def suite(*engines: str, sizes: tuple[Size, ...] = (SIZE,)) -> Suite:
+    return Suite(engines=engines, sizes=sizes, protocol=SHORT)
+
+
+def test_suite_measures_every_engine_at_every_size_and_closes_them() -> None:
+    opener = Opened(onnxruntime=FakeEngine(), other=FakeEngine(backend="other", shift=48))
+    notes: list[str] = []
+    record = run_suite(
+        suite("onnxruntime", "other", sizes=(SIZE, Size(32, 96))),
+        opener,
+        notes.append,
+        render=lambda size, batch: batches(size, batch),
+    )
+    assert [(cell.engine, str(cell.size)) for cell in record.cells] == [
+        ("onnxruntime", "64x96"),
+        ("other", "64x96"),
+        ("onnxruntime", "32x96"),
+        ("other", "32x96"),
+    ]
+    assert [cell.label_agreement for cell in record.cells][:2] == [None, 0.5]
+    assert record.model == "tiny"
+    assert record.protocol == SHORT
+    assert all(cell.build_s is not None for cell in record.cells)
+    assert all(
+        engine.closed for engine in opener.engines.values() if isinstance(engine, FakeEngine)
+    )
+    assert any(line.startswith("[2/4] other") for line in notes)
+
+
+def test_reference_is_opened_once_per_size() -> None:
+    opener = Opened(
+        onnxruntime=FakeEngine(),
+        a=FakeEngine(backend="a"),
+        b=FakeEngine(backend="b", precision="fp16"),
+    )
+    run_suite(suite("a", "b"), opener, print, render=lambda s, n: batches(s, n))
+    assert opener.asked.count(("onnxruntime", "fp32", "cpu", SIZE)) == 1
+
+
+def test_no_agreement_without_a_reference_or_with_other_weights() -> None:
+    notes: list[str] = []
+    absent = Opened(onnxruntime=DeviceUnavailableError("gone"), a=FakeEngine(backend="a"))
+    record = run_suite(suite("a"), absent, notes.append, render=lambda s, n: batches(s, n))
+    assert record.cells[0].label_agreement is None
+    assert any("gone" in line for line in notes)
+    other = Opened(onnxruntime=FakeEngine(), a=FakeEngine(backend="a", source="xyz"))
+    record = run_suite(suite("a"), other, notes.append, render=lambda s, n: batches(s, n))
+    assert record.cells[0].label_agreement is None
+    assert any("other weights" in line for line in notes)
+
+
+def test_record_of_two_models_is_refused() -> None:
+    stranger = FakeEngine(backend="b")
+    stranger.spec = replace(stranger.spec, name="stranger")
+    opener = Opened(onnxruntime=FakeEngine(), b=stranger)
+    with pytest.raises(UsageError, match="stranger"):
+        run_suite(suite("onnxruntime", "b"), opener, print, render=lambda s, n: batches(s, n))
+
+
+def test_suite_of_nothing_is_refused() -> None:
+    with pytest.raises(UsageError, match="--engine"):
+        run_suite(suite(), Opened(), print)

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fasterseg.bench import engines
+from fasterseg.bench.engines import Frames, Suite
+from fasterseg.bench.records import BenchRecord, Cell
+from fasterseg.bench.timing import FULL, ROW, TimingProtocol
+from fasterseg.cli import bench
+from fasterseg.cli.options import exit_code_of
+from fasterseg.runtime.base import Engine
+from fasterseg.types import DeviceInfo, LatencyStats, Size
+from tests.unit.bench.test_engines import BoundFake, FakeEngine, batches
+
+FAST = TimingProtocol("row", warmup_runs=1, min_runs=3)
+
+CELL = Cell(
+    engine="onnxruntime",
+    precision="fp32",
+    device="cpu",
+    size=Size(512, 1024),
+    batch=1,
+    tail="graph",
+    threads=None,
+    host_to_labels=LatencyStats.of([80.0]),
+    model=LatencyStats.of([71.5]),
+    model_clock="host",
+)
+RECORD = BenchRecord(
+    device=DeviceInfo("box-2c", "Box", "x86_64", None, None, "Linux", {"onnxruntime": "1"}),
+    protocol=FULL,
+    commit="abc",
+    created="2026-11-22T10:11:12+00:00",
+    model="tiny",
+    trained=True,
+    cells=(CELL,),
+)
+
+
+class Bench:
+    """The program with fake engines instead of real ones."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.opened: list[tuple[str, str, str, Size]] = []
+        self.suites: list[Suite] = []
+        self.models: list[str] = []
+        monkeypatch.setattr(bench, "engine_opener", self._opener)
+        monkeypatch.setattr(bench, "protocol_named", lambda name: FAST)
+        monkeypatch.setattr(engines, "render_frames", self._render)
+
+    def __call__(self, *arguments: str) -> int:
+        return exit_code_of(bench.app, list(arguments))
+
+    def _opener(self, model: str, suite: Suite, on_note: Any) -> Any:
+        self.models.append(model)
+        self.suites.append(suite)
+
+        def open_one(engine: str, precision: str, device: str, size: Size) -> Engine:
+            self.opened.append((engine, precision, device, size))
+            on_note("a note of the opener")
+            return BoundFake() if engine == "onnxruntime" else FakeEngine(backend=engine)
+
+        return open_one
+
+    @staticmethod
+    def _render(size: Size, batch: int) -> list[Frames]:
+        return batches(Size(16, 96), batch)
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(monkeypatch)
+
+
+def test_program_alone_measures_the_default_sizes(program: Bench) -> None:
+    assert program() == 0
+    assert [(engine, str(size)) for engine, _, _, size in program.opened] == [
+        ("onnxruntime", "512x1024"),
+        ("onnxruntime", "768x1536"),
+        ("onnxruntime", "1024x2048"),
+    ]
+    assert program.models == ["fasterseg-camvid"]
+
+
+def test_options_reach_the_suite(program: Bench) -> None:
+    arguments = "--engine onnxruntime --engine pytest --size 64x96 --batch 2 --threads 1"
+    more = "--precision fp32 --device cpu --cpu-time --model student"
+    assert program(*arguments.split(), *more.split()) == 0
+    (suite,) = program.suites
+    assert suite == Suite(
+        engines=("onnxruntime", "pytest"),
+        sizes=(Size(64, 96),),
+        batch=2,
+        precision="fp32",
+        device="cpu",
+        threads=1,
+        protocol=FAST,
+        cpu_time=True,
+    )
+    assert program.models == ["student"]
+
+
+def test_json_goes_to_stdout_and_nothing_else_does(
+    program: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert program("--size", "64x96", "--json", "-") == 0
+    out, err = capsys.readouterr()
+    record = BenchRecord.from_json(out, "stdout")
+    assert [cell.engine for cell in record.cells] == ["onnxruntime"]
+    assert json.loads(out)["cells"][0]["fps_host_to_labels"] > 0
+    assert "host_to_labels p50" in err
+    assert "a note of the opener" in err
+
+
+def test_table_goes_to_stdout_and_notes_do_not(
+    program: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert program("--size", "64x96", "--size", "32x96") == 0
+    out, err = capsys.readouterr()
+    assert "host_to_labels p50" in out
+    assert "note" not in out
+    assert err.count("a note of the opener") == 1
+
+
+def test_save_appends_below_the_current_folder(
+    program: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert program("--size", "64x96", "--save") == 0
+    saved = sorted(tmp_path.glob("benchmarks/results/*/*.json"))
+    assert len(saved) == 2
+    assert BenchRecord.load(saved[0]).model == "tiny"
+
+
+def test_json_file_is_written(program: Bench, tmp_path: Path) -> None:
+    assert program("--size", "64x96", "--json", str(tmp_path / "r.json")) == 0
+    assert BenchRecord.load(tmp_path / "r.json").protocol == FAST
+
+
+@pytest.mark.parametrize("arguments", [("--size", "big"), ("--batch", "0"), ("--nonsense",)])
+def test_wrong_usage_exits_with_2(program: Bench, arguments: tuple[str, ...]) -> None:
+    assert program(*arguments) == 2
+    assert program.opened == []
+
+
+def test_unknown_protocol_lists_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code_of(bench.app, ["--protocol", "fast"]) == 2
+    assert "full, quick, row" in capsys.readouterr().err
+
+
+def test_protocol_is_found_by_name() -> None:
+    assert bench.protocol_named("row") is ROW
+
+
+def test_compare_prints_the_ratio(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    faster = replace(RECORD, cells=(replace(CELL, host_to_labels=LatencyStats.of([40.0])),))
+    for name, record in (("a.json", RECORD), ("b.json", faster)):
+        (tmp_path / name).write_text(record.to_json())
+    paths = [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
+    assert exit_code_of(bench.app, ["compare", *paths]) == 0
+    *_, head, row = capsys.readouterr().out.splitlines()
+    assert head.split()[-1] == "B/A"
+    assert row.split()[:4] == ["onnxruntime", "fp32", "512x1024", "1"]
+    assert row.split()[4:] == ["71.50", "71.50", "1.000", "80.00", "40.00", "0.500"]
+
+
+def test_compare_of_two_devices_exits_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = replace(RECORD, device=replace(RECORD.device, id="h200"))
+    for name, record in (("a.json", RECORD), ("b.json", other)):
+        (tmp_path / name).write_text(record.to_json())
+    paths = [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
+    assert exit_code_of(bench.app, ["compare", *paths]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "h200" in err
+
+
+def test_table_shows_both_scopes_and_what_they_hold() -> None:
+    lines = bench.table(RECORD)
+    text = "\n".join(lines)
+    assert lines[0] == "Box (box-2c), tiny"
+    assert "protocol full: 2 s warm-up, then at least 200 runs and 3 s" in text
+    head, row = lines[3:5]
+    for name, value in (
+        ("model p50", "71.50"),
+        ("host_to_labels p50", "80.00"),
+        ("fps", "12.50"),
+        ("agreement", "-"),
+        ("threads", "default"),
+    ):
+        column = head.index(name)
+        assert row[column:].split()[0] == value
+    assert "copies in" in lines[-1]
+    assert "no copies" in lines[-1]
+    assert "cpu p50" not in text
+
+
+def test_table_shows_a_dash_for_an_unmeasured_model() -> None:
+    record = replace(RECORD, cells=(replace(CELL, model=None, model_clock=None),))
+    head, row = bench.table(record)[3:5]
+    assert row[head.index("model p50") :].split()[0] == "-"
+
+
+def test_table_adds_cpu_time_where_it_was_measured() -> None:
+    measured = replace(CELL, host_to_labels_cpu=LatencyStats.of([155.0]))
+    head, row = bench.table(replace(RECORD, cells=(measured,)))[3:5]
+    assert row[head.index("cpu p50") :] == "155.0"
+
+
+def test_agreement_is_never_rounded_up() -> None:
+    record = replace(RECORD, cells=(replace(CELL, label_agreement=0.9999999),))
+    assert "99.999%" in bench.table(record)[4]
+    record = replace(RECORD, cells=(replace(CELL, label_agreement=1.0),))
+    assert "100.000%" in bench.table(record)[4]
+
+
+def test_table_says_when_weights_are_untrained() -> None:
+    assert "untrained" in bench.table(replace(RECORD, trained=False))[0]
+
+
+def test_warnings_are_printed_on_stderr(program: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.report(replace(RECORD, cells=(replace(CELL, warnings=("unstable: x",)),)), None)
+    out, err = capsys.readouterr()
+    assert "unstable" not in out
+    assert "warning: onnxruntime fp32 512x1024: unstable: x" in err
+
+
+def test_opener_asks_the_runtime_for_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fasterseg.runtime import select
+
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        select, "open_engine", lambda request, size, on_note: asked.append((request, size))
+    )
+    suite = Suite(engines=("torch",), sizes=(Size(64, 96),), batch=3, threads=2)
+    bench.engine_opener("student", suite, print)("torch", "fp32", "cpu", Size(64, 96))
+    expected = select.EngineRequest(
+        model="student",
+        engine="torch",
+        precision="fp32",
+        device="cpu",
+        size=Size(64, 96),
+        batch=3,
+        threads=2,
+    )
+    assert asked == [(expected, Size(64, 96))]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from fasterseg.cli import bench\n"
+        "from fasterseg.cli.options import exit_code_of\n"
+        "assert exit_code_of(bench.app, ['--help']) == 0\n"
+        "print([m for m in ('numpy', 'cv2', 'onnx', 'onnxruntime') if m in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "--protocol" in done.stdout
