@@ -1,0 +1,66 @@
+# The commands of the project. Each sets up what it needs in .venv and .venv-test.
+# `make demo` and `make test` work from a fresh clone with Python 3.11+ and nothing else.
+
+PYTHON ?= python3
+VIDEO ?=
+ENV := .venv
+TEST_ENV := .venv-test
+BIN := $(ENV)/bin
+TEST_BIN := $(TEST_ENV)/bin
+FRAMES ?= 120
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check check-static format golden tables bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+$(BIN)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(ENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(TEST_BIN)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(TEST_ENV)
+	$(TEST_BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(TEST_BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+setup: $(BIN)/.ready ## make the environment to run things (no torch)
+
+demo: $(BIN)/.ready ## segment a rendered street, or VIDEO=my.mp4 (or a URL), into demo/
+	@mkdir -p demo
+ifeq ($(VIDEO),)
+	$(BIN)/fasterseg streets demo/street.mp4 --frames $(FRAMES) --labels demo/street.truth --overwrite
+	$(BIN)/fasterseg-infer demo/street.mp4 demo/street --format overlay,classmap,stats --overwrite
+else
+	$(BIN)/fasterseg-infer '$(VIDEO)' demo/video --format overlay,classmap,stats --overwrite
+endif
+	@echo; echo "Look at demo/$(if $(VIDEO),video,street).overlay.mp4"
+
+test: $(TEST_BIN)/.ready ## everything on the CPU but the slow suites, under 10 minutes
+	$(TEST_BIN)/python -m pytest --require-markers torch,onnx $(PYTEST_ARGS)
+
+test-slow: $(TEST_BIN)/.ready ## fuzz, soak, browser
+	$(TEST_BIN)/python -m pytest -m slow --run-slow $(PYTEST_ARGS)
+
+check-static: $(TEST_BIN)/.ready ## format, lint and types
+	$(TEST_BIN)/ruff format --check .
+	$(TEST_BIN)/ruff check .
+	$(TEST_BIN)/mypy
+
+check: check-static ## format, lint, types and the fast tests
+	$(TEST_BIN)/python -m pytest -q tests/test_architecture.py tests/unit --ignore tests/unit/graph --ignore tests/unit/nn
+
+format: $(TEST_BIN)/.ready ## format and mend what ruff can
+	$(TEST_BIN)/ruff format .
+	$(TEST_BIN)/ruff check --fix .
+
+bench: $(BIN)/.ready ## time the default model here and keep the record
+	$(BIN)/fasterseg-bench --save
+
+tables: $(BIN)/.ready ## import the original's latency table: make tables SOURCE=FILE
+	$(BIN)/python benchmarks/import_original_table.py $(SOURCE) benchmarks/tables/gtx1080ti-original/tensorrt5.1-fp32-1024x2048.json
+
+clean: ## remove environments and outputs
+	rm -rf $(ENV) $(TEST_ENV) demo .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""Frames in, results out: sources, sinks, the pipeline between them."""

@@ -1,0 +1,310 @@
+"""`Segmenter`: frames of any size in, class maps of the same size out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasterseg.errors import UsageError
+from fasterseg.labels import LabelSet
+from fasterseg.preprocess import Fit, Geometry, engine_size
+from fasterseg.runtime.base import Engine
+from fasterseg.runtime.model import DEFAULT_MODEL, resolve_model
+from fasterseg.runtime.select import EngineRequest, check_request, engine_file, open_engine
+from fasterseg.stream.readahead import ReadAhead
+from fasterseg.stream.results import SegmentationResult
+from fasterseg.stream.sources import open_source
+from fasterseg.types import Frame, Size, StageTimes
+
+_LOG: Final = logging.getLogger("fasterseg")
+MAX_ENGINES: Final = 4
+"""Engines a segmenter keeps open; the one unused for longest is closed first."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A frame on its way to the engine.
+
+    Attributes:
+        frame: the frame.
+        batch: (1, H, W, 3) uint8 BGR of the engine's size; None while no engine is open for
+            frames of this size, which only the thread that runs engines may change.
+        prepare_ms: milliseconds spent on it.
+    """
+
+    frame: Frame
+    batch: NDArray[np.uint8] | None
+    prepare_ms: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inferred:
+    """What the engine said about a frame.
+
+    Attributes:
+        frame: the frame.
+        mask: (H, W) uint8 train ids of the engine's size; its own memory.
+        labels: classes of the ids.
+        geometry: leads back to the frame's size.
+        times: milliseconds so far.
+    """
+
+    frame: Frame
+    mask: NDArray[np.uint8]
+    labels: LabelSet
+    geometry: Geometry
+    times: StageTimes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Opened:
+    """An engine and the frame size it was asked for."""
+
+    engine: Engine
+    asked_for: Size
+
+    def size_for(self, source: Size) -> Size:
+        """Size this engine takes frames of `source` at."""
+        spec = self.engine.spec
+        return spec.size or engine_size(source, spec.train_size or source)
+
+    def serves(self, source: Size) -> bool:
+        """Whether frames of `source` need no other engine.
+
+        They need one where the size follows from the source's shape and would come out
+        different; an engine of free size, and one whose size was forced, serve all.
+        """
+        spec = self.engine.spec
+        if spec.size is None or spec.train_size is None:
+            return True
+        forced = spec.size != engine_size(self.asked_for, spec.train_size)
+        return forced or spec.size == engine_size(source, spec.train_size)
+
+
+class Segmenter:
+    """Segments single images and streams with the engines a factory makes.
+
+    `prepare` may run in one thread beside `infer` and `finish` in others; everything else
+    belongs to one thread at a time.
+
+    Args:
+        engine_factory: size of the source's frames -> engine for them. Called when the first
+            frame arrives, and again for a frame whose shape asks for an engine of another size.
+            The segmenter closes what it gets.
+        fit: how frames are fitted to the engine's size.
+    """
+
+    def __init__(self, engine_factory: Callable[[Size], Engine], fit: Fit = "stretch") -> None:
+        self._factory = engine_factory
+        self._fit: Fit = fit
+        # Replaced, never changed: another thread may be reading it. Used last comes last.
+        self._opened: tuple[_Opened, ...] = ()
+
+    @property
+    def labels(self) -> LabelSet:
+        """Classes of the model.
+
+        Raises:
+            UsageError: no engine is open yet.
+        """
+        if not self._opened:
+            raise UsageError(
+                "the labels are known once an engine is open: call open(Size(height, width)) "
+                "with the size of your frames, or segment a frame, first"
+            )
+        return self._opened[-1].engine.spec.labels
+
+    def open(self, source: Size) -> Engine:
+        """The engine for frames of this size, made now if there is none."""
+        return self._for(source).engine
+
+    def prepare(self, frame: Frame) -> Prepared:
+        """Fit a frame to the engine, if there is one for its size yet."""
+        opened = self._find(frame.size)
+        if opened is None:
+            return Prepared(frame, None, 0.0)
+        started = time.perf_counter()
+        batch = self._geometry(opened, frame.size).forward(frame.image)[None]
+        return Prepared(frame, batch, (time.perf_counter() - started) * 1e3)
+
+    def infer(self, prepared: Prepared) -> Inferred:
+        """Run the engine on one prepared frame."""
+        frame = prepared.frame
+        opened = self._for(frame.size)
+        geometry = self._geometry(opened, frame.size)
+        if prepared.batch is None or prepared.batch.shape[1:3] != geometry.engine:
+            prepared = self.prepare(frame)
+            assert prepared.batch is not None
+        started = time.perf_counter()
+        mask = opened.engine.run(prepared.batch)[0].copy()
+        engine_ms = (time.perf_counter() - started) * 1e3
+        times = StageTimes(frame.decode_ms, prepared.prepare_ms, engine_ms)
+        return Inferred(frame, mask, opened.engine.spec.labels, geometry, times)
+
+    def finish(self, inferred: Inferred) -> SegmentationResult:
+        """Map the class map back to the frame's size."""
+        started = time.perf_counter()
+        mask = inferred.geometry.inverse(inferred.mask)
+        inferred.times.finish_ms = (time.perf_counter() - started) * 1e3
+        return SegmentationResult(mask, inferred.labels, inferred.frame, inferred.times)
+
+    def __call__(self, image: NDArray[np.uint8]) -> SegmentationResult:
+        """Segment one image.
+
+        Args:
+            image: (H, W, 3) uint8, BGR, values in [0, 255].
+
+        Raises:
+            UsageError: another shape or type.
+        """
+        _check_image(image)
+        frame = Frame(np.ascontiguousarray(image), index=0, timestamp_s=0.0)
+        self.open(frame.size)
+        return self.finish(self.infer(self.prepare(frame)))
+
+    def stream(
+        self, uri: str | Path, *, stride: int = 1, limit: int | None = None
+    ) -> Iterator[SegmentationResult]:
+        """Segment a source frame by frame, reading ahead in a thread.
+
+        Everything is closed when the generator ends, is closed, or is forgotten.
+
+        Args:
+            uri: image, folder, pattern, video, URL or camera; see `open_source`.
+            stride: take every n-th frame.
+            limit: take at most so many frames.
+
+        Yields:
+            One result per frame, in order.
+
+        Raises:
+            SourceError: the source cannot be opened or was lost.
+        """
+        with closing(open_source(str(uri), stride=stride, limit=limit)) as source:
+            if source.size is not None:
+                self.open(source.size)
+            with ReadAhead(source, self.prepare) as reader:
+                for prepared in reader:
+                    yield self.finish(self.infer(prepared))
+
+    def close(self) -> None:
+        """Close all engines."""
+        opened, self._opened = self._opened, ()
+        _close_unused(opened, ())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _find(self, source: Size) -> _Opened | None:
+        return next((opened for opened in self._opened if opened.serves(source)), None)
+
+    def _for(self, source: Size) -> _Opened:
+        """The engine for frames of this size; remembers that it was used last."""
+        found = self._find(source)
+        if found is None:
+            found = _Opened(self._factory(source), source)
+        others = tuple(opened for opened in self._opened if opened is not found)
+        kept = (*others, found)[-MAX_ENGINES:]
+        self._opened = kept
+        _close_unused(others, kept)
+        return found
+
+    def _geometry(self, opened: _Opened, source: Size) -> Geometry:
+        return Geometry(source, opened.size_for(source), self._fit)
+
+
+def _close_unused(candidates: tuple[_Opened, ...], kept: tuple[_Opened, ...]) -> None:
+    """Close engines that are no longer kept; a factory may have given one of them twice."""
+    in_use = {id(opened.engine) for opened in kept}
+    for engine in {id(opened.engine): opened.engine for opened in candidates}.values():
+        if id(engine) not in in_use:
+            engine.close()
+
+
+def _check_image(image: Any) -> None:
+    if not isinstance(image, np.ndarray):
+        raise UsageError(
+            f"an image is a NumPy array (H, W, 3) uint8 BGR, this is {type(image).__name__}; "
+            "read files with cv2.imread, or use stream(path)"
+        )
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        remedy = {
+            2: "; grey: cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)",
+            4: "; a batch: segment its images one by one",
+        }.get(
+            image.ndim, "; four channels: image[..., :3]; channels first: image.transpose(1, 2, 0)"
+        )
+        raise UsageError(f"an image has the shape (H, W, 3), this one {image.shape}{remedy}")
+    if image.dtype != np.uint8:
+        raise UsageError(
+            f"an image is uint8 with values in [0, 255], this one {image.dtype}. From RGB floats "
+            "in [0, 1]: (image[..., ::-1] * 255).round().astype(np.uint8)"
+        )
+
+
+def load(
+    model: str = DEFAULT_MODEL,
+    engine: str = "auto",
+    *,
+    size: Size | str | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    fit: Fit = "stretch",
+) -> Segmenter:
+    """A segmenter for a model by name: `fasterseg.load()`.
+
+    The engine is opened with the first frame, because its default size follows the frame's
+    aspect; names and values are checked here.
+
+    Args:
+        model: name (`fasterseg models list`), genotype `.json` or engine `.onnx`.
+        engine: "auto", a backend ("onnxruntime", "torch"), or an engine file.
+        size: engine size, `Size(height, width)` or "HxW"; by default the model's training
+            height and the frame's aspect.
+        precision: "auto" (fp32 on a CPU, fp16 on a GPU), "fp32" or "fp16".
+        device: "auto", "cpu" or "cuda"; the one named or an error.
+        threads: CPU threads of the engine; None takes all cores.
+        fit: how frames are fitted to the engine, "stretch" or "letterbox".
+
+    Raises:
+        UsageError: a value that cannot be right.
+        UnknownNameError: no such model or engine; the message lists the known ones.
+        EngineError: the engine file is none, or (with the first frame) cannot be used.
+    """
+    request = EngineRequest(
+        model=model,
+        engine=engine,
+        precision=precision,
+        device=device,
+        size=Size.parse(size) if isinstance(size, str) else size,
+        threads=threads,
+    )
+    check_request(request)
+    if engine_file(request) is None:
+        resolve_model(model)
+
+    def open_for(source: Size) -> Engine:
+        opened = open_engine(request, source, _LOG.info)
+        if not opened.spec.trained:
+            _LOG.warning("%s has untrained weights; its class maps mean nothing", opened.spec.name)
+        return opened
+
+    return Segmenter(open_for, fit)

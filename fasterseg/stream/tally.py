@@ -1,0 +1,55 @@
+"""Running totals over results: stage times and pixels per class, in constant memory."""
+
+from __future__ import annotations
+
+from array import array
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fasterseg.labels import LabelSet
+from fasterseg.stream.results import SegmentationResult
+from fasterseg.types import STAGES, LatencyStats
+
+
+class Tally:
+    """Sums up results; 20 bytes per frame for the percentiles, nothing else grows."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+        self._labels: LabelSet | None = None
+        self._counts: NDArray[np.int64] = np.zeros(0, np.int64)
+        self._pixels = 0
+        self._samples_ms = {stage: array("f") for stage in STAGES}
+
+    def add(self, result: SegmentationResult) -> NDArray[np.int64]:
+        """Count one result; returns its (num_classes,) pixels per class."""
+        if self._labels is None:
+            self._labels = result.labels
+            self._counts = np.zeros(len(result.labels), np.int64)
+        counts = class_pixels(result)
+        self._counts += counts
+        self._pixels += result.mask.size
+        self.frames += 1
+        for stage, samples in self._samples_ms.items():
+            samples.append(getattr(result.times, f"{stage}_ms"))
+        return counts
+
+    def latency(self) -> dict[str, LatencyStats]:
+        """Stage -> summary of its times; empty before the first frame."""
+        return {s: LatencyStats.of(ms) for s, ms in self._samples_ms.items() if ms}
+
+    def shares(self) -> dict[str, float]:
+        """Class name -> share of all pixels, in [0, 1]; empty before the first frame."""
+        if self._labels is None:
+            return {}
+        shares = self._counts / self._pixels
+        return dict(zip(self._labels.classes, shares.tolist(), strict=True))
+
+
+def class_pixels(result: SegmentationResult) -> NDArray[np.int64]:
+    """(num_classes,) pixels of each class."""
+    # The histogram is a column in OpenCV 4 and a vector in OpenCV 5.
+    counts = np.ravel(cv2.calcHist([result.mask], [0], None, [256], [0, 256]))
+    return counts[: len(result.labels)].astype(np.int64)
