@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fasterseg.errors import UsageError
 from fasterseg.types import Size
 
 MEAN: Final[tuple[float, float, float]] = (0.485, 0.456, 0.406)
@@ -27,6 +28,7 @@ FITS: tuple[Fit, ...] = get_args(Fit)
 LETTERBOX_BGR: Final = (114, 114, 114)
 MULTIPLE: Final = 8
 MINIMUM_SIDE: Final = 64
+SAME_ASPECT: Final = 0.1
 
 
 def normalize(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -55,6 +57,26 @@ def engine_size(source: Size, train: Size) -> Size:
     """
     height = _round_side(train.height)
     return Size(height, _round_side(train.height * source.width / source.height))
+
+
+def check_orientation(size: Size, source: Size) -> None:
+    """Refuse an engine size that looks like WIDTHxHEIGHT.
+
+    Args:
+        size: engine size asked for.
+        source: size of the frames.
+
+    Raises:
+        UsageError: one lies and the other stands, and swapped they have the same shape.
+    """
+    swapped = Size(size.width, size.height)
+    lies_across = (size.width > size.height) != (source.width > source.height)
+    shape, wanted = swapped.width / swapped.height, source.width / source.height
+    if lies_across and size.width != size.height and abs(shape / wanted - 1) < SAME_ASPECT:
+        raise UsageError(
+            f"size {size} is {size.height} rows by {size.width} columns; the frames are {source} "
+            f"(HxW). Did you mean --size {swapped}?"
+        )
 
 
 def _round_side(side: float) -> int:

@@ -16,6 +16,7 @@ from fasterseg.bench.records import BenchRecord, Cell, current_commit, now
 from fasterseg.bench.timing import FULL, Clock, Samples, TimingProtocol, measure, measure_device
 from fasterseg.errors import EngineError, EngineMismatchError, UsageError
 from fasterseg.runtime.base import DeviceTimed, Engine, EngineSpec
+from fasterseg.runtime.select import reference_backend
 from fasterseg.types import DeviceInfo, LatencyStats, Size
 
 Frames = NDArray[np.uint8]
@@ -28,9 +29,6 @@ BATCHES: Final = 4
 UNSTABLE_COV: Final = 0.1
 BUSY_LOAD_PER_CORE: Final = 0.5
 ONE_CLASS_SHARE: Final = 0.9
-
-REFERENCE: Final = ("onnxruntime", "fp32", "cpu")
-"""Engine, precision and device of the labels that others are compared with."""
 
 _SCENE_SEED: Final = 7
 _SCENE_STEP: Final = 15
@@ -324,7 +322,7 @@ class _Run:
 
     def _compared(self, cell: Cell, engine: Engine, frames: Sequence[Frames]) -> Cell:
         """The cell with its label agreement, where there is a reference of the same weights."""
-        if (cell.engine, cell.precision, cell.device) == REFERENCE:
+        if (cell.engine, cell.precision, cell.device) == (reference_backend(), "fp32", "cpu"):
             return cell
         if cell.size not in self.references:
             self.references[cell.size] = self._reference(cell.size, frames)
@@ -338,7 +336,7 @@ class _Run:
         return with_agreement(cell, labels_of(engine, frames), expected)
 
     def _reference(self, size: Size, frames: Sequence[Frames]) -> Labelled | None:
-        name, precision, device = REFERENCE
+        name, precision, device = reference_backend(), "fp32", "cpu"
         self.on_note(f"labels of the reference ({name} {precision} on {device}) at {size}")
         try:
             opened = self.opener(name, precision, device, size)

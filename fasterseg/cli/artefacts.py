@@ -37,11 +37,11 @@ def export(
         str, typer.Argument(metavar="MODEL|RECIPE.toml", help="Model name, genotype, or recipe.")
     ],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The .onnx file to write.")
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="The .onnx file to write.")
     ] = None,
     size: SizeOption = None,
-    precision: Annotated[str, typer.Option(help="fp32 or fp16.")] = "fp32",
-    batch: Annotated[int, typer.Option(min=1, help="Frames per call.")] = 1,
+    precision: Annotated[str, typer.Option(metavar="TYPE", help="fp32 or fp16.")] = "fp32",
+    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Frames per call.")] = 1,
     stages: Annotated[
         str,
         typer.Option(

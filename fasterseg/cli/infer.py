@@ -46,7 +46,7 @@ def infer(
     output: Annotated[
         str | None,
         typer.Argument(
-            metavar="[OUTPUT]",
+            metavar="OUTPUT",
             help="File or folder; with several formats what their names start with; null: for "
             "nothing. Default: INPUT's name with _fasterseg, in this folder.",
         ),
@@ -58,17 +58,22 @@ def infer(
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     fit: Annotated[
-        str, typer.Option(help="stretch frames to the engine's size, or letterbox them.")
+        str,
+        typer.Option(metavar="FIT", help="stretch frames to the engine's size, or letterbox them."),
     ] = "stretch",
     formats: Annotated[
         str,
-        typer.Option("--format", help="overlay, classmap, stats; several joined by commas."),
+        typer.Option(
+            "--format", metavar="LIST", help="overlay, classmap, stats; several joined by commas."
+        ),
     ] = "overlay",
     alpha: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Opacity of the overlay's colours.")
+        float, typer.Option(min=0.0, max=1.0, metavar="A", help="Opacity of the overlay's colours.")
     ] = 0.5,
-    limit: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
-    stride: Annotated[int, typer.Option(min=1, help="Take every n-th frame.")] = 1,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Stop after so many frames.")
+    ] = None,
+    stride: Annotated[int, typer.Option(min=1, metavar="N", help="Take every n-th frame.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
     json_: JsonOption = None,
     quiet: Annotated[
@@ -91,7 +96,7 @@ def infer(
       fasterseg-infer street.jpg --size 512x1024 --model fasterseg-student
     """  # noqa: D301 - \b is Click's mark for a block that must not be wrapped
     from fasterseg.errors import UsageError
-    from fasterseg.preprocess import FITS
+    from fasterseg.preprocess import FITS, check_orientation
     from fasterseg.runtime.select import EngineRequest, check_request, open_engine
     from fasterseg.stream.pipeline import run_pipeline
     from fasterseg.stream.segmenter import Segmenter
@@ -117,10 +122,12 @@ def infer(
 
     with Segmenter(factory, fit) as segmenter:
         try:
+            # Before the engine: a wrong output or size must not cost a build.
             if wanted:
-                # Before the engine: a wrong output must not cost a build.
                 plan_outputs(output, wanted, opened, overwrite=overwrite)
             assert opened.size is not None
+            if request.size is not None:
+                check_orientation(request.size, opened.size)
             segmenter.open(opened.size)
             sinks = (
                 open_sinks(

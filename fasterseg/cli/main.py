@@ -15,13 +15,21 @@ app = new_app(
 )
 app.info.epilog = EPILOG
 
-app.command("infer", epilog=EPILOG)(infer.infer)
-app.add_typer(bench.app, name="bench")
-app.command("export", epilog=EPILOG)(artefacts.export)
-app.command("verify", epilog=EPILOG)(artefacts.verify)
-app.command("info", epilog=EPILOG)(artefacts.info)
-app.add_typer(models.app, name="models")
-app.command("streets", epilog=EPILOG)(streets.streets)
+app.command("infer", epilog=EPILOG, short_help="Segment an image, a folder, a video or a camera.")(
+    infer.infer
+)
+app.add_typer(bench.app, name="bench", short_help="Time engines on this machine.")
+app.command("export", epilog=EPILOG, short_help="Write a model as ONNX.")(artefacts.export)
+app.command("verify", epilog=EPILOG, short_help="Compare two engines label by label.")(
+    artefacts.verify
+)
+app.command("info", epilog=EPILOG, short_help="Tell what an engine file or a model is.")(
+    artefacts.info
+)
+app.add_typer(models.app, name="models", short_help="List, show, import and remove models.")
+app.command("streets", epilog=EPILOG, short_help="Render a street clip with exact class maps.")(
+    streets.streets
+)
 
 
 def _version(value: bool) -> None:

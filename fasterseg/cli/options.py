@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from fasterseg.types import Size
 
 INTERRUPTED: Final = 130
-EPILOG: Final = "Exit codes: " + " · ".join(
-    f"{code} {meaning}" for code, meaning in EXIT_CODES.items()
+EPILOG: Final = "\b\nExit codes:\n" + "\n".join(
+    f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items()
 )
 _CONTEXT: Final = {"help_option_names": ["-h", "--help"]}
 
@@ -54,20 +54,28 @@ DebugOption = Annotated[
 ModelOption = Annotated[
     str,
     typer.Option(
-        help="Name (`fasterseg models list`), genotype .json with its weights beside it, or .onnx."
+        metavar="NAME|FILE",
+        help="Name (`fasterseg models list`), genotype .json with its weights beside it, or .onnx.",
     ),
 ]
 EngineOption = Annotated[
-    str, typer.Option(help="auto, a backend (onnxruntime, torch), or an engine file (.onnx).")
+    str,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="auto, a backend (onnxruntime, torch), or an engine file (.onnx).",
+    ),
 ]
 PrecisionOption = Annotated[
-    str, typer.Option(help="auto (fp32 on a CPU, fp16 on a GPU), fp32 or fp16.")
+    str,
+    typer.Option(metavar="TYPE", help="auto (fp32 on a CPU, fp16 on a GPU), fp32 or fp16."),
 ]
 DeviceOption = Annotated[
-    str, typer.Option(help="auto, cpu or cuda. The one named, or an error: never another.")
+    str,
+    typer.Option(metavar="DEVICE", help="auto, cpu or cuda. The one named, or an error."),
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads of the engine; default: all cores.")
+    int | None,
+    typer.Option(min=1, metavar="N", help="CPU threads of the engine; default: all cores."),
 ]
 SizeOption = Annotated[
     str | None,
@@ -117,6 +125,8 @@ def run_app(app: typer.Typer) -> None:
 
 def exit_code_of(app: typer.Typer, arguments: list[str] | None = None) -> int:
     """Run a program; return its exit code. The only place where errors end."""
+    global _debug
+    _debug = False
     try:
         result = app(args=arguments, standalone_mode=False)
     except FastersegError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,9 @@ DEFAULT_BACKEND: Final = "onnxruntime"
 DEVICES: Final[tuple[Device, ...]] = ("auto", "cpu", "cuda")
 FROM_PLAN: Final = frozenset({"torch"})
 """Backends built from plan and weights in memory; the others load a file."""
+
+REFERENCE_BACKENDS: Final = ("torch", "onnxruntime")
+"""Whose fp32 labels on the CPU count as right: those of the first one that is installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,11 @@ class EngineRequest:
     size: Size | None = None
     batch: int = 1
     threads: int | None = None
+
+
+def reference_backend() -> str:
+    """Name of the backend that other engines are compared with on this machine."""
+    return next(name for name in REFERENCE_BACKENDS if importlib.util.find_spec(name))
 
 
 def check_request(request: EngineRequest) -> None:

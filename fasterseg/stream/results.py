@@ -58,7 +58,8 @@ class SegmentationResult:
     def pixel_counts(self) -> NDArray[np.int64]:
         """(num_classes,) pixels of each class."""
         counts = cv2.calcHist([self.mask], [0], None, [256], [0, 256])
-        return np.asarray(counts[: len(self.labels), 0], np.int64)
+        # (256, 1) before OpenCV 5, (256,) since.
+        return np.asarray(counts.ravel()[: len(self.labels)], np.int64)
 
     def class_fractions(self) -> dict[str, float]:
         """Class name -> share of the pixels, in [0, 1]."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fasterseg.errors import UsageError
 from fasterseg.labels import LabelSet
-from fasterseg.preprocess import Fit, Geometry, engine_size
+from fasterseg.preprocess import Fit, Geometry, check_orientation, engine_size
 from fasterseg.runtime.base import Engine
 from fasterseg.runtime.model import DEFAULT_MODEL, resolve_model
 from fasterseg.runtime.select import EngineRequest, check_request, engine_file, open_engine
@@ -302,6 +302,8 @@ def load(
         resolve_model(model)
 
     def open_for(source: Size) -> Engine:
+        if request.size is not None:
+            check_orientation(request.size, source)
         opened = open_engine(request, source, _LOG.info)
         if not opened.spec.trained:
             _LOG.warning("%s has untrained weights; its class maps mean nothing", opened.spec.name)

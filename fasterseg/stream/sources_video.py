@@ -251,7 +251,9 @@ def _open(location: str, name: str) -> Any:
 
 def _video_stream(container: Any, name: str) -> Any:
     for stream in container.streams.video:
-        if not int(getattr(stream, "disposition", 0)) & _COVER_ART:
+        disposition = getattr(stream, "disposition", 0)
+        # A plain flag, which is no integer, in some versions of PyAV.
+        if not getattr(disposition, "value", disposition) & _COVER_ART:
             return stream
     what = "only sound" if container.streams.audio else "no video"
     raise SourceError(f"{name} has {what} in it; give a file with a video stream")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,7 +27,7 @@ class Tally:
         if self._labels is None:
             self._labels = result.labels
             self._counts = np.zeros(len(result.labels), np.int64)
-        counts = class_pixels(result)
+        counts = result.pixel_counts()
         self._counts += counts
         self._pixels += result.mask.size
         self.frames += 1
@@ -46,10 +45,3 @@ class Tally:
             return {}
         shares = self._counts / self._pixels
         return dict(zip(self._labels.classes, shares.tolist(), strict=True))
-
-
-def class_pixels(result: SegmentationResult) -> NDArray[np.int64]:
-    """(num_classes,) pixels of each class."""
-    # The histogram is a column in OpenCV 4 and a vector in OpenCV 5.
-    counts = np.ravel(cv2.calcHist([result.mask], [0], None, [256], [0, 256]))
-    return counts[: len(result.labels)].astype(np.int64)

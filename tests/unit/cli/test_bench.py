@@ -74,6 +74,11 @@ class Bench:
         return batches(Size(16, 96), batch)
 
 
+@pytest.fixture(autouse=True)
+def onnx_runtime_is_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fasterseg.bench.engines.reference_backend", lambda: "onnxruntime")
+
+
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench(monkeypatch)

@@ -11,7 +11,7 @@ import pytest
 from fasterseg.errors import EngineError, EngineMismatchError, UnknownNameError, UsageError
 from fasterseg.graph.emit import EmitOptions
 from fasterseg.runtime.model import resolve_model
-from fasterseg.runtime.select import EngineRequest, open_engine
+from fasterseg.runtime.select import EngineRequest, open_engine, reference_backend
 from fasterseg.runtime.store import engine_key, engine_path, find_or_build, onnx_bytes
 from fasterseg.types import Size
 from tests.parity import street_like
@@ -139,3 +139,14 @@ def test_an_engine_file_that_does_not_fit_names_the_field(
     file.write_bytes(onnx_bytes(resolve_model(CAMVID), SIZE, EmitOptions()))
     with pytest.raises(EngineMismatchError, match=message):
         open_engine(request(engine=str(file), **fields), SIZE, print)
+
+
+@pytest.mark.parametrize(
+    ("installed", "expected"),
+    [({"torch", "onnxruntime"}, "torch"), ({"onnxruntime"}, "onnxruntime")],
+)
+def test_torch_is_the_reference_where_it_is_installed(
+    monkeypatch: pytest.MonkeyPatch, installed: set[str], expected: str
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name in installed or None)
+    assert reference_backend() == expected
