@@ -171,6 +171,8 @@ def _session(source: Path, device: str, threads: int | None) -> onnxruntime.Infe
         )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _QUIET
+    # Waiting threads that spin take the cores from decoding and encoding.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
