@@ -26,7 +26,8 @@ $(TEST_BIN)/.ready: pyproject.toml constraints.txt
 	$(TEST_BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-setup: $(BIN)/.ready ## make the environment to run things (no torch)
+setup: $(BIN)/.ready $(TEST_BIN)/.ready ## make both environments and install the commit hooks
+	$(TEST_BIN)/pre-commit install
 
 demo: $(BIN)/.ready ## segment a rendered street, or VIDEO=my.mp4 (or a URL), into demo/
 	@mkdir -p demo
