@@ -1,0 +1,91 @@
+"""The state of a run in one file: written atomically, checked by hash, two generations kept."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import random
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from fasterseg.cache import write_atomic
+from fasterseg.errors import WeightsError
+
+State = dict[str, Any]
+"""Tensors, numbers, strings, lists and dicts of these; nothing that would need a pickle of code."""
+
+KEPT: Final = 2
+_MAGIC: Final = b"fasterseg checkpoint 1\n"
+_HASH_CHARACTERS: Final = 64
+
+
+def save(folder: Path, step: int, state: State) -> Path:
+    """Write the state of a step; older files than the `KEPT` latest are removed afterwards.
+
+    Raises:
+        OutputError: it cannot be written (full disk, permissions); earlier files are intact.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getvalue()
+    path = folder / f"step-{step:08d}.ckpt"
+    digest = hashlib.sha256(payload).hexdigest().encode()
+    write_atomic(path, _MAGIC + digest + b"\n" + payload)
+    for old in found(folder)[:-KEPT]:
+        with contextlib.suppress(OSError):
+            old.unlink()
+    return path
+
+
+def found(folder: Path) -> list[Path]:
+    """Checkpoints of a folder, earliest first."""
+    return sorted(folder.glob("step-*.ckpt"))
+
+
+def load(path: Path) -> State:
+    """Read a checkpoint.
+
+    Raises:
+        WeightsError: it cannot be read, is damaged, or is not a checkpoint of ours.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
+    if not data.startswith(_MAGIC):
+        raise WeightsError(f"{path} is not a checkpoint of this version of fasterseg")
+    start = len(_MAGIC) + _HASH_CHARACTERS + 1
+    digest = data[len(_MAGIC) : start - 1].decode("ascii", "replace")
+    if hashlib.sha256(data[start:]).hexdigest() != digest:
+        others = [other for other in found(path.parent) if other < path]
+        remedy = f"to go on from {others[-1].name}" if others else "to start again"
+        raise WeightsError(f"{path} is damaged (its hash does not match). Delete it {remedy}")
+    state: State = torch.load(io.BytesIO(data[start:]), map_location="cpu", weights_only=True)
+    return state
+
+
+def random_states() -> State:
+    """States of every random generator of the process."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002
+    version, internal, gauss_next = random.getstate()
+    return {
+        "python": [version, list(internal), gauss_next],
+        "numpy": [kind, torch.from_numpy(np.array(keys)), position, has_gauss, gauss],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_states(states: State) -> None:
+    """Put back what `random_states` took; CUDA's only where as many devices are there."""
+    version, internal, gauss_next = states["python"]
+    random.setstate((version, tuple(internal), gauss_next))
+    kind, keys, position, has_gauss, gauss = states["numpy"]
+    np.random.set_state((kind, keys.numpy(), position, has_gauss, gauss))  # noqa: NPY002
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])

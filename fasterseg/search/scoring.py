@@ -1,0 +1,29 @@
+"""mIoU of a torch network on pairs of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from fasterseg.datasets import DatasetSpec, Pair
+from fasterseg.metrics import ConfusionMatrix
+from fasterseg.nn.network import Network
+from fasterseg.search.data import read_pair, to_input
+
+
+@torch.inference_mode()
+def evaluate(network: Network, spec: DatasetSpec, pairs: Sequence[Pair]) -> ConfusionMatrix:
+    """Score a network on whole pictures at their own size, in fp32; it is left in eval mode.
+
+    Raises:
+        SourceError: a picture or label cannot be read.
+    """
+    device = next(network.parameters()).device
+    matrix = ConfusionMatrix(len(spec.labels))
+    network.eval()
+    for pair in pairs:
+        image, labels = read_pair(spec, pair)
+        logits = network(to_input(torch.from_numpy(image[None]).to(device)))
+        matrix.add(labels, logits[0].argmax(0).to(torch.uint8).cpu().numpy())
+    return matrix

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fasterseg.errors import OutputError
+from fasterseg.search.journal import Journal, Meter
+
+
+def steps(journal: Journal) -> list[int]:
+    return [json.loads(line)["step"] for line in journal.path.read_text().splitlines()]
+
+
+def test_a_resumed_log_forgets_what_will_be_done_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    for step in (25, 50, 75):
+        journal.write({"step": step})
+    with journal.path.open("a") as file:
+        file.write('{"step": 1')
+    journal.trim(50)
+    assert steps(journal) == [25, 50]
+    journal.write({"step": 60})
+    assert steps(journal) == [25, 50, 60]
+
+
+def test_trimming_without_a_log_is_nothing(tmp_path: Path) -> None:
+    Journal(tmp_path).trim(5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot write"):
+        Journal(tmp_path / "absent").write({"step": 1})
+
+
+def test_a_meter_gives_means_and_starts_anew() -> None:
+    meter = Meter()
+    meter.add({"loss": 1.0})
+    meter.add({"loss": 3.0})
+    means, steps_per_s = meter.read()
+    assert means == {"loss": 2.0}
+    assert steps_per_s > 0
+    meter.add({"loss": 7.0})
+    assert meter.read()[0] == {"loss": 7.0}
