@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fasterseg.cli.accuracy import accuracy
 from fasterseg.cli.options import (
     EPILOG,
     DebugOption,
@@ -114,6 +115,9 @@ def bench(
     report(record, json)
     if save:
         note(f"saved {record.save(RESULTS)}")
+
+
+app.command(epilog=EPILOG, short_help="Score an engine on a labelled data set.")(accuracy)
 
 
 @app.command(epilog=EPILOG)

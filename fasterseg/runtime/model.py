@@ -1,4 +1,4 @@
-"""`--model`: a name or a genotype file -> architecture, labels and weights with their hashes."""
+"""`--model`: a name, folder or genotype file -> architecture, labels, weights with hashes."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Model:
 
 
 def resolve_model(name: str) -> Model:
-    """Find a model by name, or read a genotype or model card from a `.json` file.
+    """Find a model by name, or read one from a `.json` file or a folder with a model card.
 
     Raises:
         UnknownNameError: no such model; the message lists the known ones.
@@ -105,6 +105,8 @@ def resolve_model(name: str) -> Model:
     """
     if name.endswith(".json"):
         return _from_file(Path(name))
+    if (Path(name) / CARD).is_file():
+        return _from_card(Path(name) / CARD, "file")
     index = _zoo_index()
     if name in index:
         return _from_zoo(name, index[name])

@@ -73,6 +73,12 @@ def test_an_imported_model_is_a_name_like_any_other() -> None:
     assert all(np.array_equal(stored[name], expected[name]) for name in expected)
 
 
+def test_the_folder_of_a_model_is_a_model_too() -> None:
+    add_small()
+    by_folder = resolve_model(str(models_folder() / "mine"))
+    assert by_folder.source_sha256 == resolve_model("mine").source_sha256
+
+
 def test_importing_over_a_model_needs_overwrite() -> None:
     first = add_small().source_sha256
     with pytest.raises(OutputExistsError, match="--overwrite"):
