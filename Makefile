@@ -33,9 +33,9 @@ demo: $(BIN)/.ready ## segment a rendered street, or VIDEO=my.mp4 (or a URL), in
 	@mkdir -p demo
 ifeq ($(VIDEO),)
 	$(BIN)/fasterseg streets demo/street.mp4 --frames $(FRAMES) --labels demo/street.truth --overwrite
-	$(BIN)/fasterseg-infer demo/street.mp4 demo/street --format overlay,classmap,stats --overwrite
+	$(BIN)/fasterseg-infer demo/street.mp4 demo/street --format overlay,classmap-png,stats --indexed --overwrite
 else
-	$(BIN)/fasterseg-infer '$(VIDEO)' demo/video --format overlay,classmap,stats --overwrite
+	$(BIN)/fasterseg-infer '$(VIDEO)' demo/video --format overlay,classmap-png,stats --indexed --overwrite
 endif
 	@echo; echo "Look at demo/$(if $(VIDEO),video,street).overlay.mp4"
 

@@ -41,6 +41,7 @@ from fasterseg.stream.pipeline import Progress, run_pipeline
 from fasterseg.stream.segmenter import Segmenter
 from fasterseg.stream.sinks import open_sinks
 from fasterseg.stream.sources import open_source
+from fasterseg.stream.sources_options import SourceOptions
 from fasterseg.types import Size
 
 GOAL: Final = 0.9
@@ -159,7 +160,7 @@ def stages_alone(clip: Path, folder: Path, new: Callable[[Size], StandIn]) -> li
         segmenter.open(source.size)
         stages = [timed("decode", source)]
         source.close()
-        source = open_source(str(clip), limit=100)
+        source = open_source(str(clip), SourceOptions(limit=100))
         frames = list(source)
         stages.append(timed("prepare", map(segmenter.prepare, frames)))
         prepared = [segmenter.prepare(frame) for frame in frames]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -25,8 +26,8 @@ class LabelSet:
             ids themselves where the files hold train ids.
 
     Raises:
-        ConfigError: lengths differ, there are no classes or more than 127 (class maps travel
-            as int8 inside engines).
+        ConfigError: lengths differ, two classes share a name, there are no classes or more than
+            127 (class maps travel as int8 inside engines).
     """
 
     name: str
@@ -48,6 +49,11 @@ class LabelSet:
             raise ConfigError(
                 f"label set '{self.name}' has {len(self.classes)} classes; 1 to 127 are possible"
             )
+        if twice := [name for name, count in Counter(self.classes).items() if count > 1]:
+            raise ConfigError(
+                f"label set '{self.name}' has several classes named '{twice[0]}'; shares and "
+                "statistics are told by name, so give each its own"
+            )
         for colour in self.palette:
             if len(colour) != 3 or not all(0 <= channel <= 255 for channel in colour):
                 raise ConfigError(
@@ -56,6 +62,11 @@ class LabelSet:
 
     def __len__(self) -> int:
         return len(self.classes)
+
+    @property
+    def has_source_ids(self) -> bool:
+        """Whether the data set's files use ids other than the train ids."""
+        return self.source_ids != tuple(range(len(self.classes)))
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain JSON values; `from_json` is the inverse."""

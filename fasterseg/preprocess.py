@@ -28,6 +28,7 @@ FITS: tuple[Fit, ...] = get_args(Fit)
 LETTERBOX_BGR: Final = (114, 114, 114)
 MULTIPLE: Final = 8
 MINIMUM_SIDE: Final = 64
+MAXIMUM_SIDE: Final = 4096
 SAME_ASPECT: Final = 0.1
 
 
@@ -49,7 +50,7 @@ def engine_size(source: Size, train: Size) -> Size:
     """Default engine size: the training height, the source's aspect, both rounded to 8.
 
     A 720x1280 clip through a 360x480 model runs at 360x640: neither squashed nor upscaled
-    beyond what the model was trained on.
+    beyond what the model was trained on. No side is chosen above 4096, whatever the aspect.
 
     Args:
         source: size of the frames.
@@ -80,7 +81,7 @@ def check_orientation(size: Size, source: Size) -> None:
 
 
 def _round_side(side: float) -> int:
-    return max(MINIMUM_SIDE, round(side / MULTIPLE) * MULTIPLE)
+    return min(MAXIMUM_SIDE, max(MINIMUM_SIDE, round(side / MULTIPLE) * MULTIPLE))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,11 @@ from typing import Final
 PACKAGE: Final = "fasterseg"
 
 LAYERS: Final[tuple[tuple[str, ...], ...]] = (
-    ("fasterseg", "errors", "registry", "config", "cache"),
-    ("types", "labels", "datasets", "preprocess", "metrics", "overlay", "streets", "arch"),
+    ("fasterseg", "errors", "registry", "config", "cache", "finding", "interrupts"),
+    (
+        "types", "labels", "palettes", "datasets", "preprocess", "metrics", "overlay", "streets",
+        "arch",
+    ),
     ("graph",),
     ("runtime",),
     ("stream", "bench"),
@@ -27,7 +30,7 @@ LAYERS: Final[tuple[tuple[str, ...], ...]] = (
     ("deploy", "search", "serve"),
     ("cli",),
     ("__main__",),
-)
+)  # fmt: skip
 """Units (files and folders directly under the package), lowest first. A unit sees lower ones."""
 
 OPEN_LAYERS: Final = frozenset({0, 1})
@@ -43,7 +46,7 @@ NARROWED: Final[Mapping[str, tuple[str, ...]]] = {
 """Unit -> what it sees besides itself, layer 0 and (all but `arch`) layer 1, and nothing else."""
 
 IMPORTERS: Final[Mapping[str, tuple[str, ...]]] = {
-    "av": ("stream.sources*", "stream.sinks*"),
+    "av": ("stream.sources*", "stream.sinks*", "stream.capabilities"),
     "click": ("cli.*",),
     "cuda": ("runtime.cuda",),
     "cv2": (

@@ -12,6 +12,8 @@ from fasterseg.cli.options import (
     DeviceOption,
     EngineOption,
     JsonOption,
+    LogFormat,
+    LogFormatOption,
     ModelOption,
     PrecisionOption,
     SizeOption,
@@ -42,6 +44,7 @@ def accuracy(
         int | None, typer.Option(min=1, metavar="N", help="Only the first N pictures.")
     ] = None,
     json_: JsonOption = None,
+    log_format: LogFormatOption = LogFormat.TEXT,
     debug: DebugOption = False,
 ) -> None:
     """Score an engine: mIoU, IoU per class and pixel accuracy, on the labels' own grid.

@@ -12,6 +12,8 @@ from fasterseg.cli.options import (
     DebugOption,
     DeviceOption,
     JsonOption,
+    LogFormat,
+    LogFormatOption,
     ModelOption,
     PrecisionOption,
     SizeOption,
@@ -56,6 +58,7 @@ def export(
         bool, typer.Option("--inline", help="Standard operators only, for OpenVINO.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    log_format: LogFormatOption = LogFormat.TEXT,
     debug: DebugOption = False,
 ) -> None:
     """Write a model as ONNX: uint8 BGR frames in, uint8 class ids out, everything inside.
@@ -127,6 +130,7 @@ def verify(
         ),
     ] = None,
     json_: JsonOption = None,
+    log_format: LogFormatOption = LogFormat.TEXT,
     debug: DebugOption = False,
 ) -> None:
     """Compare two engines label by label on the same frames; exit code 5 below the threshold.
@@ -203,8 +207,9 @@ def _frames(source: str | None, limit: int, size: Size) -> Iterator[NDArray[np.u
             yield image
         return
     from fasterseg.stream.sources import open_source
+    from fasterseg.stream.sources_options import SourceOptions
 
-    opened = open_source(source, limit=limit)
+    opened = open_source(source, SourceOptions(limit=limit))
     try:
         for frame in opened:
             yield frame.image
@@ -237,6 +242,7 @@ def info(
         str, typer.Argument(metavar="ENGINE|MODEL", help="Engine file, model name or genotype.")
     ],
     json_: Annotated[bool, typer.Option("--json", help="As JSON, on stdout.")] = False,
+    log_format: LogFormatOption = LogFormat.TEXT,
     debug: DebugOption = False,
 ) -> None:
     """Print what an engine file or a model is: classes, size, precision, weights, hashes."""

@@ -13,6 +13,8 @@ from fasterseg.cli.options import (
     DebugOption,
     DeviceOption,
     JsonOption,
+    LogFormat,
+    LogFormatOption,
     ModelOption,
     PrecisionOption,
     ThreadsOption,
@@ -93,6 +95,7 @@ def bench(
     cpu_time: CpuTimeOption = False,
     json: JsonOption = None,
     save: SaveOption = False,
+    log_format: LogFormatOption = LogFormat.TEXT,
     debug: DebugOption = False,
 ) -> None:
     """Time engines: every --engine at every --size."""
@@ -124,6 +127,7 @@ app.command(epilog=EPILOG, short_help="Score an engine on a labelled data set.")
 def compare(
     before: Annotated[Path, typer.Argument(metavar="A", help="Record (JSON) to compare with.")],
     after: Annotated[Path, typer.Argument(metavar="B", help="Record of the same device.")],
+    log_format: LogFormatOption = LogFormat.TEXT,
     debug: DebugOption = False,
 ) -> None:
     """Ratios of two records, B over A: below 1, B is faster.
@@ -201,7 +205,7 @@ def report(record: BenchRecord, json_target: str | None) -> None:
         print("\n".join(lines))
     for cell in record.cells:
         for warning in cell.warnings:
-            note(f"warning: {cell.engine} {cell.precision} {cell.size}: {warning}")
+            note(f"{cell.engine} {cell.precision} {cell.size}: {warning}", "warning")
     if json_target is not None:
         write_json(json_target, record.to_json())
 

@@ -5,20 +5,36 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, cast
 
 import typer
 
+from fasterseg.cli.inputs import (
+    INPUT_HELP,
+    InputFormatOption,
+    InputFpsOption,
+    InputSizeOption,
+    LimitOption,
+    LoopOption,
+    MaxFpsOption,
+    StartOption,
+    StrideOption,
+    source_options,
+)
 from fasterseg.cli.options import (
     EPILOG,
     DebugOption,
     DeviceOption,
     EngineOption,
     JsonOption,
+    LogFormat,
+    LogFormatOption,
     ModelOption,
     PrecisionOption,
     SizeOption,
     ThreadsOption,
+    draws_progress,
+    for_machines,
     new_app,
     note,
     parse_size,
@@ -29,6 +45,7 @@ from fasterseg.cli.options import (
 if TYPE_CHECKING:
     from fasterseg.runtime.base import Engine
     from fasterseg.stream.pipeline import Progress, Summary
+    from fasterseg.stream.sinks import Ids
     from fasterseg.types import Size
 
 PROGRESS_INTERVAL_S: Final = 0.2
@@ -36,19 +53,14 @@ PLAIN_INTERVAL_S: Final = 10.0
 
 
 def infer(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="INPUT",
-            help="Image, folder, 'pattern*.jpg', video file or URL, camera:0 or /dev/video0.",
-        ),
-    ],
+    source: Annotated[str, typer.Argument(metavar="INPUT", help=INPUT_HELP)],
     output: Annotated[
         str | None,
         typer.Argument(
             metavar="OUTPUT",
-            help="File or folder; with several formats what their names start with; null: for "
-            "nothing. Default: INPUT's name with _fasterseg, in this folder.",
+            help="File, folder or %06d.png; with several formats what their names start with; - "
+            "for stdout, display: for a window, null: for nothing. Default: INPUT's name with "
+            "_fasterseg, in this folder.",
         ),
     ] = None,
     engine: EngineOption = "auto",
@@ -64,21 +76,58 @@ def infer(
     formats: Annotated[
         str,
         typer.Option(
-            "--format", metavar="LIST", help="overlay, classmap, stats; several joined by commas."
+            "--format",
+            metavar="LIST",
+            help="overlay, classmap (ids: lossless grey .mkv of a video, PNG of images or where "
+            "OUTPUT is a folder), classmap-png (always PNG), rle (JSON lines with COCO masks), "
+            "stats; several joined by commas.",
         ),
     ] = "overlay",
     alpha: Annotated[
         float, typer.Option(min=0.0, max=1.0, metavar="A", help="Opacity of the overlay's colours.")
     ] = 0.5,
-    limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Stop after so many frames.")
+    contours: Annotated[
+        bool, typer.Option("--contours", help="Draw the borders between classes on the overlay.")
+    ] = False,
+    legend: Annotated[
+        bool, typer.Option("--legend", help="Add colours and class names beside the overlay.")
+    ] = False,
+    palette: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Other colours: bdd100k, camvid, cityscapes, distinct or voc (any model), or a "
+            ".csv, .json or .toml file of class, r, g, b.",
+        ),
     ] = None,
-    stride: Annotated[int, typer.Option(min=1, metavar="N", help="Take every n-th frame.")] = 1,
+    labels: Annotated[
+        str,
+        typer.Option(
+            metavar="IDS",
+            help="Ids in class maps and rle: trainid, or labelid (those of the data set's files).",
+        ),
+    ] = "trainid",
+    indexed: Annotated[
+        bool,
+        typer.Option("--indexed", help="PNG class maps with a palette: viewers show colours."),
+    ] = False,
+    per_frame: Annotated[
+        bool, typer.Option("--per-frame", help="Let stats list every frame's shares.")
+    ] = False,
+    start: StartOption = "0",
+    limit: LimitOption = None,
+    stride: StrideOption = 1,
+    loop: LoopOption = 1,
+    max_fps: MaxFpsOption = None,
+    input_format: InputFormatOption = None,
+    input_size: InputSizeOption = None,
+    input_fps: InputFpsOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
     json_: JsonOption = None,
     quiet: Annotated[
         bool, typer.Option("-q", "--quiet", help="No progress and no closing table.")
     ] = False,
+    log_format: LogFormatOption = LogFormat.TEXT,
     debug: DebugOption = False,
 ) -> None:
     """Segment INPUT and write OUTPUT: every frame's classes, at the frame's own size.
@@ -91,16 +140,21 @@ def infer(
       fasterseg-infer drive.mp4
       fasterseg-infer drive.mp4 out.mp4 --engine engine.onnx
       fasterseg-infer frames/ maps/ --format classmap
-      fasterseg-infer drive.mp4 out --format overlay,classmap,stats --json -
+      fasterseg-infer drive.mp4 out --format overlay,classmap,rle,stats --json facts.json
+      fasterseg-infer drive.mp4 - --format rle | jq '.classes[].share'
       fasterseg-infer camera:0 out.mp4 --limit 300
+      fasterseg-infer drive.mp4 clip.mp4 --start 1:30 --limit 250 --max-fps 10
+      ffmpeg -i in.avi -f matroska - | fasterseg-infer - out.mp4
       fasterseg-infer street.jpg --size 512x1024 --model fasterseg-student
     """  # noqa: D301 - \b is Click's mark for a block that must not be wrapped
     from fasterseg.errors import UsageError
     from fasterseg.preprocess import FITS, check_orientation
     from fasterseg.runtime.select import EngineRequest, check_request, open_engine
+    from fasterseg.stream.outputs import plan_outputs
     from fasterseg.stream.pipeline import run_pipeline
     from fasterseg.stream.segmenter import Segmenter
-    from fasterseg.stream.sinks import open_sinks, plan_outputs
+    from fasterseg.stream.sinks import SinkOptions, check_options, open_sinks
+    from fasterseg.stream.sinks_raw import RawSink
     from fasterseg.stream.sources import open_source
 
     if fit not in FITS:
@@ -114,8 +168,21 @@ def infer(
         threads=threads,
     )
     check_request(request)
+    if output == "-" and json_ == "-":
+        raise UsageError("OUTPUT - and --json - both want stdout; write one to a file")
+    options = SinkOptions(alpha, contours, legend, palette, cast("Ids", labels), indexed, per_frame)
     wanted = [] if output == "null:" else [name.strip() for name in formats.split(",")]
-    opened = open_source(source, stride=stride, limit=limit)
+    taken = source_options(
+        stride=stride,
+        limit=limit,
+        start=start,
+        loop=loop,
+        max_fps=max_fps,
+        input_format=input_format,
+        input_size=input_size,
+        input_fps=input_fps,
+    )
+    opened = open_source(source, taken)
 
     def factory(frame_size: Size) -> Engine:
         return open_engine(request, frame_size, note)
@@ -124,27 +191,31 @@ def infer(
         try:
             # Before the engine: a wrong output or size must not cost a build.
             if wanted:
-                plan_outputs(output, wanted, opened, overwrite=overwrite)
+                plans = plan_outputs(output, wanted, opened, overwrite=overwrite)
+                check_options(plans, options)
             assert opened.size is not None
             if request.size is not None:
                 check_orientation(request.size, opened.size)
             segmenter.open(opened.size)
             sinks = (
-                open_sinks(
-                    output, wanted, opened, segmenter.labels, alpha=alpha, overwrite=overwrite
-                )
+                open_sinks(output, wanted, opened, segmenter.labels, options, overwrite=overwrite)
                 if wanted
                 else []
             )
         except BaseException:
             opened.close()
             raise
+        for sink in sinks:
+            if isinstance(sink, RawSink) and not quiet:
+                note(sink.hint(opened.size, opened.fps, segmenter.labels))
+        for text in () if quiet else opened.notes:
+            note(f"note: {text}")
         meter = _Meter(enabled=not quiet)
         summary = run_pipeline(opened, segmenter, sinks, on_frame=meter.show)
         meter.clear()
         spec = segmenter.open(opened.size).spec
     for warning in summary.warnings:
-        note(f"warning: {warning}")
+        note(warning, "warning")
     if not quiet:
         _print_summary(summary)
     if json_ is not None:
@@ -157,7 +228,7 @@ class _Meter:
 
     def __init__(self, enabled: bool) -> None:
         self._enabled = enabled
-        self._terminal = sys.stderr.isatty()
+        self._terminal = draws_progress()
         self._shown_at = time.perf_counter()
         self._drawn = False
 
@@ -197,10 +268,14 @@ def _progress_text(progress: Progress) -> str:
 def _print_summary(summary: Summary) -> None:
     """The closing table, on stderr."""
     dropped = f", {summary.dropped} dropped" if summary.dropped else ""
+    lost = f", {summary.lost_frames} lost" if summary.lost_frames else ""
     note(
-        f"{summary.frames} frames{dropped} in {summary.seconds:.1f} s: "
-        f"{summary.fps:.1f} FPS end to end (decoding to written files)"
+        f"{summary.frames} frames{dropped}{lost} in {summary.seconds:.1f} s: "
+        f"{summary.fps:.1f} FPS end to end (decoding to written files)",
+        summary=summary.to_json(),
     )
+    if for_machines():
+        return
     note("")
     note(f"  {'stage':<10} {'p50 ms':>8} {'p90 ms':>8}")
     for stage, stats in summary.latency.items():

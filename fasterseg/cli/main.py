@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from fasterseg.cli import artefacts, bench, infer, models, streets
+from fasterseg.cli import artefacts, bench, cache, doctor, infer, models, search, streets
 from fasterseg.cli.options import EPILOG, new_app, run_app
 
 app = new_app(
@@ -19,6 +19,7 @@ app.command("infer", epilog=EPILOG, short_help="Segment an image, a folder, a vi
     infer.infer
 )
 app.add_typer(bench.app, name="bench", short_help="Time engines on this machine.")
+app.add_typer(search.app, name="search", short_help="Train networks; check data sets.")
 app.command("export", epilog=EPILOG, short_help="Write a model as ONNX.")(artefacts.export)
 app.command("verify", epilog=EPILOG, short_help="Compare two engines label by label.")(
     artefacts.verify
@@ -27,6 +28,10 @@ app.command("info", epilog=EPILOG, short_help="Tell what an engine file or a mod
     artefacts.info
 )
 app.add_typer(models.app, name="models", short_help="List, show, import and remove models.")
+app.command("doctor", epilog=EPILOG, short_help="Tell what works here, and how to mend the rest.")(
+    doctor.doctor
+)
+app.add_typer(cache.app, name="cache", short_help="List or clear the engines built on first use.")
 app.command("streets", epilog=EPILOG, short_help="Render a street clip with exact class maps.")(
     streets.streets
 )

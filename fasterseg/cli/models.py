@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fasterseg.cli.options import DebugOption, new_app, note
+from fasterseg.cli.options import DebugOption, LogFormat, LogFormatOption, new_app, note
 
 if TYPE_CHECKING:
     from fasterseg.runtime.model import Model
@@ -16,7 +16,7 @@ app = new_app("The models that a name leads to: those of the package and those y
 
 
 @app.command("list")
-def list_models(debug: DebugOption = False) -> None:
+def list_models(log_format: LogFormatOption = LogFormat.TEXT, debug: DebugOption = False) -> None:
     """List every model with its classes, training size and whether it has trained weights."""
     from fasterseg.runtime.model import DEFAULT_MODEL, list_models
 
@@ -45,6 +45,7 @@ def list_models(debug: DebugOption = False) -> None:
 def show(
     name: Annotated[str, typer.Argument(help="Model name or genotype .json.")],
     json_: Annotated[bool, typer.Option("--json", help="As JSON, on stdout.")] = False,
+    log_format: LogFormatOption = LogFormat.TEXT,
     debug: DebugOption = False,
 ) -> None:
     """Show one model: architecture, parameters, multiply-adds, classes, licence, hash."""
@@ -70,6 +71,7 @@ def import_(
         str, typer.Option(metavar="HxW", help="Size it was trained at.")
     ] = "1024x2048",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model.")] = False,
+    log_format: LogFormatOption = LogFormat.TEXT,
     debug: DebugOption = False,
 ) -> None:
     """Take in an official FasterSeg checkpoint; the model is then a name like any other.
@@ -102,7 +104,9 @@ def import_(
 
 @app.command()
 def remove(
-    name: Annotated[str, typer.Argument(help="An imported model.")], debug: DebugOption = False
+    name: Annotated[str, typer.Argument(help="An imported model.")],
+    log_format: LogFormatOption = LogFormat.TEXT,
+    debug: DebugOption = False,
 ) -> None:
     """Delete an imported model."""
     from fasterseg.runtime.model import remove_model

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import enum
+import errno
+import io
+import itertools
+import json
 import os
 import sys
 import traceback
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
-from fasterseg.errors import EXIT_CODES, FastersegError, UsageError
+from fasterseg import interrupts
+from fasterseg.errors import EXIT_CODES, FastersegError, OutputError, UsageError
+from fasterseg.interrupts import INTERRUPTED
 
 if TYPE_CHECKING:
     from fasterseg.types import Size
 
-INTERRUPTED: Final = 130
+Level = Literal["info", "warning", "error"]
+
+
+class LogFormat(enum.StrEnum):
+    """How notes on stderr are written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 EPILOG: Final = "\b\nExit codes:\n" + "\n".join(
     f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items()
 )
@@ -26,7 +44,10 @@ _UsageProblem: Final[Any] = next(
     base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
 )
 
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
 _debug = False
+_log_format = LogFormat.TEXT
 
 
 def new_app(help_text: str) -> typer.Typer:
@@ -51,11 +72,18 @@ DebugOption = Annotated[
     bool,
     typer.Option("--debug", help="Show tracebacks.", callback=_set_debug, is_eager=True),
 ]
+LogFormatOption = Annotated[
+    LogFormat,
+    typer.Option(
+        "--log-format",
+        help="Notes on stderr: lines for people, or one JSON object a line (time, level, message).",
+    ),
+]
 ModelOption = Annotated[
     str,
     typer.Option(
         metavar="NAME|FILE",
-        help="Name (`fasterseg models list`), genotype .json with its weights beside it, or .onnx.",
+        help="Name (`fasterseg models list`), folder with a model card, genotype .json, or .onnx.",
     ),
 ]
 EngineOption = Annotated[
@@ -97,9 +125,33 @@ def parse_size(text: str | None) -> Size | None:
     return Size.parse(text) if text else None
 
 
-def note(message: str) -> None:
-    """A line for people, on stderr; stdout belongs to results."""
-    print(message, file=sys.stderr, flush=True)
+def note(message: str, level: Level = "info", **facts: object) -> None:
+    """A line on stderr; stdout belongs to results. Nobody reading it is no reason to stop.
+
+    Args:
+        message: for people; a warning or an error is marked as such when it is shown.
+        level: how much it matters.
+        **facts: JSON values that machines get beside the message.
+    """
+    if for_machines():
+        time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = json.dumps({"time": time, "level": level, "message": message, **facts})
+    else:
+        line = message if level == "info" else f"{level}: {message}"
+    # A closed stderr is None, and print(file=None) would write to stdout.
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(line, file=sys.stderr, flush=True)
+
+
+def for_machines() -> bool:
+    """Whether notes are read by a program: tables and bars only make them longer."""
+    return _log_format is LogFormat.JSON
+
+
+def draws_progress() -> bool:
+    """Whether stderr is a terminal with somebody before it, so that a line can be redrawn."""
+    return not for_machines() and sys.stderr is not None and sys.stderr.isatty()
 
 
 def write_json(target: str, text: str) -> None:
@@ -120,36 +172,102 @@ def write_json(target: str, text: str) -> None:
 
 def run_app(app: typer.Typer) -> None:
     """Run a program and end it with the right exit code and a message instead of a traceback."""
-    sys.exit(exit_code_of(app))
+    interrupts.install()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # File names are bytes: those that are no text come out as they went in.
+        is_utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+        sys.stdout.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
+    try:
+        code = exit_code_of(app)
+    except KeyboardInterrupt:
+        # It came while an error was being told.
+        code = _interrupted()
+    interrupts.ignore()
+    sys.exit(code)
 
 
 def exit_code_of(app: typer.Typer, arguments: list[str] | None = None) -> int:
     """Run a program; return its exit code. The only place where errors end."""
-    global _debug
+    global _debug, _log_format
     _debug = False
+    _log_format = _log_format_in(sys.argv[1:] if arguments is None else arguments)
     try:
         result = app(args=arguments, standalone_mode=False)
+        if sys.stdout is not None:
+            # Now, where a failure can still be told.
+            sys.stdout.flush()
     except FastersegError as error:
-        if _debug:
-            traceback.print_exc()
-        note(f"error: {error}")
-        return error.exit_code
+        return _fail(str(error), error.exit_code)
     except _UsageProblem as error:
-        error.show()
-        return UsageError.exit_code
+        return _refuse(error)
     except (KeyboardInterrupt, typer.Abort):
-        note("interrupted; what was written is complete up to here")
-        return INTERRUPTED
+        return _interrupted()
     except BrokenPipeError:
         # The reader of our output went away (`... | head`): nothing is left to say to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         return 1
     except Exception as error:  # noqa: BLE001 - the edge: an unforeseen fault, told as one
-        if _debug:
-            traceback.print_exc()
-        note(
-            f"error: {type(error).__name__}: {error}. This is a fault of fasterseg, not of your "
-            "input; run again with --debug and report the traceback"
-        )
-        return 1
+        return _fault(error)
+    # Typer makes this code of an interruption, without a word.
+    if result == INTERRUPTED:
+        return _interrupted()
     return result if isinstance(result, int) else 0
+
+
+def _log_format_in(arguments: list[str]) -> LogFormat:
+    """The format asked for, read by hand: what is wrong with other options is told in it too."""
+    option = "--log-format"
+    words = [
+        word
+        for argument in arguments
+        for word in (argument.split("=", 1) if argument.startswith(f"{option}=") else [argument])
+    ]
+    values = [value for word, value in itertools.pairwise(words) if word == option]
+    return LogFormat.JSON if values[-1:] == [LogFormat.JSON] else LogFormat.TEXT
+
+
+def _fail(message: str, exit_code: int) -> int:
+    """Tell the error that is being handled."""
+    facts: dict[str, object] = {"exit_code": exit_code}
+    if _debug and for_machines():
+        facts["traceback"] = traceback.format_exc()
+    elif _debug:
+        note(traceback.format_exc().rstrip())
+    note(message, "error", **facts)
+    return exit_code
+
+
+def _fault(error: Exception) -> int:
+    """Tell an error that nobody foresaw, or what is one in disguise."""
+    if interrupts.came():
+        # Libraries that are being imported turn the interruption into errors of their own.
+        return _interrupted()
+    if isinstance(error, OSError) and error.errno in _FULL:
+        _drop_stdout()
+        return _fail(f"{error.strerror}. Free some, or write elsewhere", OutputError.exit_code)
+    return _fail(
+        f"{type(error).__name__}: {error}. This is a fault of fasterseg, not of your input; "
+        "run again with --debug and report the traceback",
+        exit_code=1,
+    )
+
+
+def _interrupted() -> int:
+    note("interrupted; what was written is complete up to here", exit_code=INTERRUPTED)
+    return INTERRUPTED
+
+
+def _refuse(error: Any) -> int:
+    """What is wrong with the options, with the usage line where people read it."""
+    if for_machines():
+        note(error.format_message(), "error", exit_code=UsageError.exit_code)
+    else:
+        with contextlib.suppress(OSError):
+            error.show()
+    return UsageError.exit_code
+
+
+def _drop_stdout() -> None:
+    """Let what is still buffered go nowhere, instead of failing again when Python ends."""
+    with contextlib.suppress(AttributeError, OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -16,6 +16,8 @@ from fasterseg.cli.options import (
     EPILOG,
     DebugOption,
     DeviceOption,
+    LogFormat,
+    LogFormatOption,
     ThreadsOption,
     new_app,
     note,
@@ -45,6 +47,7 @@ def check(
     data: DataOption,
     dataset_: Annotated[str, typer.Option("--dataset", help="bdd100k, camvid or cityscapes.")],
     splits: Annotated[str, typer.Option(help="Splits, joined by commas.")] = "train,val,test",
+    log_format: LogFormatOption = LogFormat.TEXT,
     debug: DebugOption = False,
 ) -> None:
     """Read every pair of a data set and report all that is wrong, at once.
@@ -119,6 +122,7 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="A few steps; print time and memory of the run.")
     ] = False,
+    log_format: LogFormatOption = LogFormat.TEXT,
     debug: DebugOption = False,
 ) -> None:
     """Train a network; the same command goes on after an interruption.

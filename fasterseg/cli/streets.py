@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fasterseg.cli.options import DebugOption, note
+from fasterseg.cli.options import DebugOption, LogFormat, LogFormatOption, note
 
 
 def streets(
@@ -22,6 +22,7 @@ def streets(
         Path | None, typer.Option(help="Folder for the exact class maps (PNG ids, CamVid classes).")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
+    log_format: LogFormatOption = LogFormat.TEXT,
     debug: DebugOption = False,
 ) -> None:
     """Render a drive through a made-up street; every frame has its exact class map.

@@ -131,12 +131,12 @@ class EngineSpec:
                     f"reads {SPEC_SCHEMA}). Upgrade: pip install -U fasterseg"
                 )
             labels = LabelSet.from_json(data.pop("labels"))
-            genotype = data.pop("genotype")
+            genotype = _genotype(data.pop("genotype"), len(labels), where)
             sizes = {name: data.pop(name) for name in ("size", "train_size")}
             plain = from_mapping(data, _PlainSpec, where)
             return cls(
                 labels=labels,
-                genotype=None if genotype is None else Genotype.from_json(genotype, where),
+                genotype=genotype,
                 size=Size.parse(sizes["size"]) if sizes["size"] else None,
                 train_size=Size.parse(sizes["train_size"]) if sizes["train_size"] else None,
                 **{name: getattr(plain, name) for name in _PlainSpec.__dataclass_fields__},
@@ -173,6 +173,18 @@ class _PlainSpec:
     arch: str | None
     parity: ParityVerdict | None
     schema: int
+
+
+def _genotype(data: Any, num_classes: int, where: str) -> Genotype | None:
+    if data is None:
+        return None
+    genotype = Genotype.from_json(data, where)
+    if genotype.num_classes != num_classes:
+        raise EngineMismatchError(
+            f"{where} has a network of {genotype.num_classes} classes and names for {num_classes}. "
+            "Export it again: fasterseg export MODEL -o FILE.onnx"
+        )
+    return genotype
 
 
 class Engine(Protocol):
@@ -249,4 +261,19 @@ def check_frames(spec: EngineSpec, frames: NDArray[Any]) -> None:
         raise UsageError(
             f"engine {spec.name} takes {spec.batch} frames per call, these are {frames.shape[0]}; "
             f"export it with --batch {frames.shape[0]}"
+        )
+
+
+def check_labels(spec: EngineSpec, labels: NDArray[np.uint8]) -> None:
+    """Refuse class ids that the description has no names for.
+
+    Raises:
+        EngineMismatchError: the network has more classes than its description.
+    """
+    highest = int(labels.max())
+    if highest >= spec.num_classes:
+        raise EngineMismatchError(
+            f"engine {spec.name} gave class {highest}, its description has {spec.num_classes} "
+            f"classes (0 to {spec.num_classes - 1}). Export it again: fasterseg export MODEL "
+            "-o FILE.onnx"
         )

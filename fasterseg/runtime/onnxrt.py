@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as binding
 
 from fasterseg.errors import DeviceUnavailableError, EngineError, EngineMismatchError, UsageError
-from fasterseg.runtime.base import METADATA_KEY, Device, EngineSpec, check_frames
+from fasterseg.runtime.base import METADATA_KEY, Device, EngineSpec, check_frames, check_labels
 
 _PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_LARGEST: Final = (2 << 30) - 1
 _QUIET: Final = 3  # errors only: fallbacks are checked for and raised, not logged
 # ONNX Runtime's errors have no common base class of their own.
 _LOAD_ERRORS: Final = (
@@ -44,21 +46,23 @@ class OnnxRuntimeEngine:
         self._output = session.get_outputs()[0].name
         self._binding: onnxruntime.IOBinding | None = None
         self._bound_input: onnxruntime.OrtValue
+        self._checked = False
 
     @classmethod
     def open(
-        cls, source: Path, device: Device = "auto", threads: int | None = None
+        cls, source: Path | bytes, device: Device = "auto", threads: int | None = None
     ) -> OnnxRuntimeEngine:
         """Load an ONNX file that `fasterseg export` wrote.
 
         Args:
-            source: the file.
+            source: the file, or its content.
             device: "cpu", "cuda", or "auto" (CUDA where a CUDA device answers).
             threads: CPU threads inside one call; None takes all cores.
 
         Raises:
             EngineError: the file is missing or not a readable ONNX model.
-            EngineMismatchError: it carries no engine description, or gives no labels.
+            EngineMismatchError: it carries no engine description, another network than the
+                one described, or gives no labels.
             DeviceUnavailableError: the device is not there, or ONNX Runtime gave another one.
         """
         resolved = cls.resolve_device(device)
@@ -66,8 +70,10 @@ class OnnxRuntimeEngine:
         spec = _spec_of(session, source)
         if spec.output != "labels":
             raise EngineMismatchError(
-                f"{source} gives {spec.output}, an engine gives labels. Export it without --stages"
+                f"{_title(source)} gives {spec.output}, an engine gives labels. Export it without "
+                "--stages"
             )
+        _check_signature(session, spec, _title(source))
         return cls(session, spec, resolved)
 
     @staticmethod
@@ -103,6 +109,9 @@ class OnnxRuntimeEngine:
         labels: NDArray[np.uint8] = self._open_session().run([self._output], {self._input: frames})[
             0
         ]
+        if not self._checked:
+            check_labels(self.spec, labels)
+            self._checked = True
         return labels
 
     def bind(self, frames: NDArray[np.uint8]) -> None:
@@ -146,24 +155,74 @@ class OnnxRuntimeEngine:
         return self._session
 
 
-def _spec_of(session: onnxruntime.InferenceSession, source: Path) -> EngineSpec:
+def _title(source: Path | bytes) -> str:
+    return str(source) if isinstance(source, Path) else "the engine"
+
+
+def _spec_of(session: onnxruntime.InferenceSession, source: Path | bytes) -> EngineSpec:
     metadata = session.get_modelmeta().custom_metadata_map
     if METADATA_KEY not in metadata:
         raise EngineMismatchError(
-            f"{source} carries no engine description, so its classes, colour order and mean are "
-            "unknown. Export it with: fasterseg export MODEL -o FILE.onnx"
+            f"{_title(source)} carries no engine description, so its classes, colour order and "
+            "mean are unknown. Export it with: fasterseg export MODEL -o FILE.onnx"
         )
-    return EngineSpec.from_json(metadata[METADATA_KEY], str(source))
+    return EngineSpec.from_json(metadata[METADATA_KEY], _title(source))
 
 
-def _session(source: Path, device: str, threads: int | None) -> onnxruntime.InferenceSession:
-    """A session on exactly the device asked for."""
-    if not source.is_file():
+def _check_signature(session: onnxruntime.InferenceSession, spec: EngineSpec, title: str) -> None:
+    """Refuse a graph that is not what its description says."""
+    size = spec.size or (None, None)
+    frames = ("tensor(uint8)", [spec.batch, *size, 3])
+    for kind, values, (element, shape) in (
+        ("takes", session.get_inputs(), frames),
+        ("gives", session.get_outputs(), (frames[0], frames[1][:3])),
+    ):
+        found = [
+            (value.type, [n if isinstance(n, int) else None for n in value.shape])
+            for value in values
+        ]
+        if found != [(element, shape)]:
+            raise EngineMismatchError(
+                f"{title} {kind} {found}, but its description says {[(element, shape)]}. "
+                "Export it again: fasterseg export MODEL -o FILE.onnx"
+            )
+
+
+def _content(source: Path | bytes) -> bytes:
+    """The file, read here: ONNX Runtime takes no file name that is not text."""
+    if isinstance(source, bytes):
+        return source
+    try:
+        facts = source.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise EngineError(
+                f"engine {source} is no file but a folder or a device; give the .onnx"
+            )
+        if facts.st_size > _LARGEST:
+            raise EngineError(
+                f"engine {source} is larger than ONNX files can be (2 GiB). Export it again: "
+                "fasterseg export MODEL -o FILE.onnx"
+            )
+        return source.read_bytes()
+    except FileNotFoundError:
         raise EngineError(
             f"engine {source} does not exist. Make one: fasterseg export MODEL -o {source}"
-        )
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise EngineError(
+            f"cannot read engine {source}: {reason}. Mend its path or permissions, or make "
+            "another: fasterseg export MODEL -o FILE.onnx"
+        ) from error
+
+
+def _session(
+    source: Path | bytes, device: str, threads: int | None
+) -> onnxruntime.InferenceSession:
+    """A session on exactly the device asked for."""
+    content = _content(source)
     wanted = _PROVIDERS[device]
-    if wanted not in onnxruntime.get_available_providers():
+    if not provides(device):
         raise DeviceUnavailableError(
             f"this ONNX Runtime ({onnxruntime.__version__}) has no {wanted}. Install one that "
             "does: pip install onnxruntime-gpu (and remove the package onnxruntime), or use "
@@ -176,12 +235,10 @@ def _session(source: Path, device: str, threads: int | None) -> onnxruntime.Infe
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
-        session = onnxruntime.InferenceSession(
-            str(source), sess_options=options, providers=[wanted]
-        )
+        session = onnxruntime.InferenceSession(content, sess_options=options, providers=[wanted])
     except _LOAD_ERRORS as error:
         raise EngineError(
-            f"ONNX Runtime cannot load {source}: {str(error).strip().splitlines()[0]}. "
+            f"ONNX Runtime cannot load {_title(source)}: {str(error).strip().splitlines()[0]}. "
             "Export it again: fasterseg export MODEL -o FILE.onnx"
         ) from error
     # ONNX Runtime answers a missing GPU with the CPU and a log line; a wrong benchmark follows.
@@ -192,6 +249,11 @@ def _session(source: Path, device: str, threads: int | None) -> onnxruntime.Infe
             "pip install 'onnxruntime-gpu[cuda,cudnn]', or use --device cpu"
         )
     return session
+
+
+def provides(device: str) -> bool:
+    """Whether this build of ONNX Runtime has a provider for "cpu" or "cuda"."""
+    return _PROVIDERS[device] in onnxruntime.get_available_providers()
 
 
 def cuda_device_count() -> int:

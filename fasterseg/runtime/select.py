@@ -86,12 +86,20 @@ def engine_file(request: EngineRequest) -> Path | None:
         path = Path(name)
         if path.suffix in SUFFIXES:
             return path
-        if name == request.engine and name not in ENGINES and path.is_file():
+        if name == request.engine and name not in ENGINES and _is_file(path):
             raise EngineError(
                 f"{path} is no engine file: '{path.suffix}' is none of {', '.join(SUFFIXES)}. "
                 "Make one: fasterseg export MODEL -o FILE.onnx"
             )
     return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        # A name too long, or none that a file can have.
+        return False
 
 
 def open_engine(
@@ -125,21 +133,48 @@ def _open_file(request: EngineRequest, path: Path, source_size: Size) -> Engine:
     backend = resolve(ENGINES, "engine", SUFFIXES[path.suffix])
     device = cast("Device", request.device)
     engine: Engine = backend.open(path, device, request.threads)
-    spec = engine.spec
+    try:
+        _check_fit(request, path, engine.spec)
+    except BaseException:
+        engine.close()
+        raise
+    if engine.spec.size is None:
+        train_size = engine.spec.train_size or source_size
+        size = request.size or engine_size(source_size, train_size)
+        engine.spec = replace(engine.spec, size=size)
+    return engine
+
+
+def _check_fit(request: EngineRequest, path: Path, spec: EngineSpec) -> None:
+    """Refuse an engine file that is not what else was asked for."""
+    again = f"fasterseg export {spec.name}"
     if request.precision not in ("auto", spec.precision):
         raise EngineMismatchError(
-            f"{path} is {spec.precision}, not {request.precision}. Export it again: fasterseg "
-            f"export {spec.name} --precision {request.precision} -o FILE.onnx"
+            f"{path} is {spec.precision}, not {request.precision}. Export it again: {again} "
+            f"--precision {request.precision} -o FILE.onnx"
         )
-    if spec.size is None:
-        size = request.size or engine_size(source_size, spec.train_size or source_size)
-        engine.spec = replace(spec, size=size)
-    elif request.size not in (None, spec.size):
+    if request.size is not None and spec.size not in (None, request.size):
         raise EngineMismatchError(
             f"{path} takes frames of {spec.size} (HxW), not {request.size}. Leave --size out, or "
-            f"export it again: fasterseg export {spec.name} --size {request.size} -o FILE.onnx"
+            f"export it again: {again} --size {request.size} -o FILE.onnx"
         )
-    return engine
+    if spec.batch not in (None, request.batch):
+        raise EngineMismatchError(
+            f"{path} takes {spec.batch} frames per call, not {request.batch}. Export it again: "
+            f"{again} --batch {request.batch} -o FILE.onnx"
+        )
+    # The default is no request: --engine alone says which model it is.
+    if (
+        request.model not in (DEFAULT_MODEL, str(path))
+        and Path(request.model).suffix not in SUFFIXES
+    ):
+        classes = resolve_model(request.model).labels.classes
+        if classes != spec.labels.classes:
+            raise EngineMismatchError(
+                f"{path} has the {spec.num_classes} classes of {spec.labels.name}, model "
+                f"{request.model} has {len(classes)} others. Leave --model out, or export that "
+                f"model: fasterseg export {request.model} -o FILE.onnx"
+            )
 
 
 def _open_model(
@@ -161,10 +196,10 @@ def _open_model(
             network, model.load_weights(network), spec, device, request.threads
         )
         return built
-    path = find_or_build(model, size, options, on_note)
+    source = find_or_build(model, size, options, on_note)
     return _open_cached(
         backend,
-        path,
+        source,
         device,
         request,
         lambda: find_or_build(model, size, options, on_note, rebuild=True),
@@ -174,19 +209,19 @@ def _open_model(
 
 def _open_cached(
     backend: Any,
-    path: Path,
+    source: Path | bytes,
     device: str,
     request: EngineRequest,
-    rebuild: Callable[[], Path],
+    rebuild: Callable[[], Path | bytes],
     on_note: Callable[[str], None],
 ) -> Engine:
     """Open a cached engine; one that turns out damaged is built again, once."""
     try:
-        engine: Engine = backend.open(path, device, request.threads)
+        engine: Engine = backend.open(source, device, request.threads)
     except (EngineMismatchError, EngineError) as error:
-        if type(error) not in (EngineMismatchError, EngineError):
+        if type(error) not in (EngineMismatchError, EngineError) or isinstance(source, bytes):
             raise
-        on_note(f"cached engine {path} is damaged ({error}); building it again")
+        on_note(f"cached engine {source} is damaged ({error}); building it again")
         engine = backend.open(rebuild(), device, request.threads)
     return engine
 

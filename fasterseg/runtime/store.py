@@ -11,12 +11,14 @@ from typing import Final, Literal
 
 import fasterseg
 from fasterseg.arch.plan import plan
-from fasterseg.cache import cache_root, locked, write_atomic
+from fasterseg.cache import entry_path, locked, size_limit, touch, trim, write_atomic
+from fasterseg.errors import OutputError
 from fasterseg.graph.emit import EmitOptions, emit
 from fasterseg.runtime.base import METADATA_KEY, EngineSpec
 from fasterseg.runtime.model import Model
 from fasterseg.types import Size
 
+_LONGEST_NAME: Final = 40
 OUTPUT_OF_STAGE: Final[dict[str, Literal["labels", "logits8", "logits"]]] = {
     "labels": "labels",
     "logits8": "logits8",
@@ -74,8 +76,8 @@ def engine_key(model: Model, size: Size, options: EmitOptions) -> str:
 
 def engine_path(model: Model, size: Size, options: EmitOptions) -> Path:
     """Where the engine is kept."""
-    name = f"{model.name}_{size}_b{options.batch}_{options.precision}"
-    return cache_root() / "engines" / "onnx" / f"{name}_{engine_key(model, size, options)}.onnx"
+    name = f"{model.name[:_LONGEST_NAME]}_{size}_b{options.batch}_{options.precision}"
+    return entry_path("onnx", name, engine_key(model, size, options), ".onnx")
 
 
 def find_or_build(
@@ -84,30 +86,42 @@ def find_or_build(
     options: EmitOptions,
     on_note: Callable[[str], None],
     rebuild: bool = False,
-) -> Path:
+) -> Path | bytes:
     """The engine's file; written first if it is not there.
 
     Args:
         model: the network.
         size: of the frames.
         options: stage, precision and batch.
-        on_note: gets one line when an engine is built.
+        on_note: gets one line when an engine is built, and one when the cache cannot keep it.
         rebuild: write it even if it is there (it turned out damaged).
 
+    Returns:
+        The file in the cache, or the engine itself where the cache cannot be written.
+
     Raises:
-        OutputError: the cache cannot be written.
-        UsageError: size or precision are not possible.
+        UsageError: size or precision are not possible, or the cache's limit is no size.
         WeightsError: the weights do not fit.
     """
     path = engine_path(model, size, options)
-    if path.is_file() and not rebuild:
+    if not rebuild and path.is_file():
+        touch(path)
         return path
-    with locked(path):
-        if rebuild or not path.is_file():
+    limit = size_limit()
+    data: bytes | None = None
+    try:
+        with locked(path):
+            if not rebuild and path.is_file():
+                return path
             start = time.perf_counter()
-            write_atomic(path, onnx_bytes(model, size, options))
-            seconds = time.perf_counter() - start
-            on_note(
-                f"built engine {model.name} {size} {options.precision} in {seconds:.1f} s -> {path}"
-            )
+            data = onnx_bytes(model, size, options)
+            write_atomic(path, data)
+        seconds = time.perf_counter() - start
+        on_note(
+            f"built engine {model.name} {size} {options.precision} in {seconds:.1f} s -> {path}"
+        )
+        trim(limit, keep=path)
+    except OutputError as error:
+        on_note(f"the engine cache is not usable ({error}); the engine is made for this run only")
+        return onnx_bytes(model, size, options) if data is None else data
     return path

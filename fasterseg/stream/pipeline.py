@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from fasterseg.errors import FastersegError, SourceError
+from fasterseg.interrupts import deferred
 from fasterseg.stream.readahead import Channel, ReadAhead, Worker
 from fasterseg.stream.segmenter import Inferred, Segmenter
 from fasterseg.stream.sinks import FrameSink
@@ -54,6 +55,8 @@ class Summary:
         class_shares: class name -> share of all pixels, in [0, 1].
         outputs: files and folders written.
         warnings: what was skipped or mended.
+        lost_frames: frames of the source that could not be read or decoded; an estimate where
+            nothing counts them.
         truncated: the source ended before its declared end.
     """
 
@@ -65,6 +68,7 @@ class Summary:
     class_shares: Mapping[str, float]
     outputs: tuple[Path, ...]
     warnings: tuple[str, ...]
+    lost_frames: int
     truncated: bool
 
     @property
@@ -85,6 +89,7 @@ class Summary:
             "class_shares": {name: round(share, 6) for name, share in self.class_shares.items()},
             "outputs": [str(path) for path in self.outputs],
             "warnings": list(self.warnings),
+            "lost_frames": self.lost_frames,
             "truncated": self.truncated,
         }
 
@@ -113,11 +118,12 @@ def run_pipeline(
         OutputError: a sink could not write.
     """
     tally = Tally()
-    with closing(source), _Writer(segmenter, sinks, tally) as writer:
+    reader = ReadAhead(source, segmenter.prepare)
+    with deferred(reader.stop), closing(source), _Writer(segmenter, sinks, tally) as writer:
         if source.size is not None:
             segmenter.open(source.size)
         started = time.perf_counter()
-        with ReadAhead(source, segmenter.prepare) as reader:
+        with reader:
             for frames, prepared in enumerate(reader, start=1):
                 if not writer.put(segmenter.infer(prepared)):
                     break
@@ -135,6 +141,7 @@ def run_pipeline(
         class_shares=tally.shares(),
         outputs=tuple(path for sink in sinks for path in sink.paths),
         warnings=tuple(source.warnings),
+        lost_frames=source.lost_frames,
         truncated=source.truncated,
     )
 

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Final, Generic, Self, TypeVar
+from typing import Final, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 from fasterseg.stream.sources import FrameSource
 from fasterseg.types import Frame
@@ -15,6 +15,15 @@ T = TypeVar("T")
 
 DEPTH: Final = 4
 """Items a channel holds: enough to even out stages, small enough to bound memory and delay."""
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A source that may wait for its input without end (a pipe nobody writes into)."""
+
+    def interrupt(self) -> None:
+        """End the waiting; called by another thread, when no more frames are wanted."""
+        ...
 
 
 class Channel(Generic[T]):
@@ -98,7 +107,7 @@ class ReadAhead(Generic[T]):
     """Reads and prepares frames in a thread, a few ahead of whoever iterates.
 
     Use it in a `with` block; leaving the block ends the thread and raises what stopped it, unless
-    another exception is on its way.
+    another exception is on its way or `stop` was called.
 
     Args:
         source: read to its end; not closed. A live one loses frames that nobody takes in time.
@@ -110,6 +119,13 @@ class ReadAhead(Generic[T]):
         self._prepare = prepare
         self._channel: Channel[T] = Channel(1 if source.live else DEPTH, drop_oldest=source.live)
         self._worker = Worker("reader", self._read)
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End the iteration now; may be called from a signal handler."""
+        # Ctrl-C reaches every program of a pipe: a source that broke off after it is no error.
+        self._stopped = True
+        self._channel.cancel()
 
     @property
     def dropped(self) -> int:
@@ -127,8 +143,10 @@ class ReadAhead(Generic[T]):
         trace: TracebackType | None,
     ) -> None:
         self._channel.cancel()
+        if isinstance(self._source, Interruptible):
+            self._source.interrupt()
         self._worker.join()
-        if error is None and self._worker.error is not None:
+        if error is None and self._worker.error is not None and not self._stopped:
             raise self._worker.error
 
     def __iter__(self) -> Iterator[T]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from fasterseg.errors import OutputExistsError, UsageError
 from fasterseg.labels import CAMVID
+from fasterseg.stream.outputs import VIDEO_SUFFIXES
 from fasterseg.stream.results import SegmentationResult
-from fasterseg.stream.sinks import VIDEO_SUFFIXES
 from fasterseg.stream.sinks_video import VideoSink
 from fasterseg.streets import StreetScene
 from fasterseg.types import Frame, Size
@@ -47,7 +47,7 @@ def render_clip(
             raise OutputExistsError(f"{path} exists; replace it with --overwrite")
     rate = Fraction(fps).limit_denominator(1001)
     scene = StreetScene(seed, size, float(rate))
-    with closing(VideoSink(target, rate, None, alpha=0.0)) as video:
+    with closing(VideoSink(target, rate, None, lambda result: result.frame.image)) as video:
         for index in range(frames):
             image, mask = scene.frame(index)
             result = SegmentationResult(mask, CAMVID, Frame(image, index, float(index / rate)))

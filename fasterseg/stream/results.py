@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from fasterseg.cache import write_atomic
 from fasterseg.errors import UsageError
 from fasterseg.labels import LabelSet
-from fasterseg.overlay import blend
+from fasterseg.overlay import OverlayStyle, draw
+from fasterseg.stream.png import grey_png, indexed_png, palette_table
 from fasterseg.types import Frame, Size, StageTimes
 
 
@@ -47,13 +48,24 @@ class SegmentationResult:
         """Seconds since the source's first frame."""
         return self.frame.timestamp_s
 
-    def overlay(self, alpha: float = 0.5) -> NDArray[np.uint8]:
-        """The frame with the painted class map over it, (H, W, 3) uint8 BGR.
+    def overlay(
+        self, alpha: float = 0.5, *, contours: bool = False, legend: bool = False
+    ) -> NDArray[np.uint8]:
+        """The frame with the painted class map over it.
 
         Args:
             alpha: opacity of the colours, 0 to 1.
+            contours: draw the borders between classes in full colour.
+            legend: add columns of colours and class names at the right.
+
+        Returns:
+            (H, W, 3) uint8 BGR, a new array; wider by the legend where there is one.
+
+        Raises:
+            UsageError: alpha is outside [0, 1].
         """
-        return blend(self.frame.image, self.mask, self.labels, alpha)
+        style = OverlayStyle(alpha, contours, legend)
+        return draw(self.frame.image, self.mask, self.labels, style)
 
     def pixel_counts(self) -> NDArray[np.int64]:
         """(num_classes,) pixels of each class."""
@@ -66,11 +78,13 @@ class SegmentationResult:
         shares = self.pixel_counts() / self.mask.size
         return dict(zip(self.labels.classes, shares.tolist(), strict=True))
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, indexed: bool = False) -> Path:
         """Write the class map as an 8-bit PNG whose values are the train ids.
 
         Args:
             path: ends in `.png`; may hold one `%d`-like pattern, filled with the frame index.
+            indexed: with the palette inside, so that viewers show colours; OpenCV then reads
+                colours, readers that keep palettes (Pillow) the ids.
 
         Returns:
             The path written.
@@ -87,6 +101,6 @@ class SegmentationResult:
             ) from error
         if filled.suffix.lower() != ".png":
             raise UsageError(f"class maps are written as .png (lossless), not '{filled.name}'")
-        encoded = cv2.imencode(".png", self.mask)[1]
-        write_atomic(filled, encoded.tobytes())
+        table = palette_table(self.labels.palette, range(len(self.labels)))
+        write_atomic(filled, indexed_png(self.mask, table) if indexed else grey_png(self.mask))
         return filled

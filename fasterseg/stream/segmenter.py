@@ -23,6 +23,7 @@ from fasterseg.runtime.select import EngineRequest, check_request, engine_file, 
 from fasterseg.stream.readahead import ReadAhead
 from fasterseg.stream.results import SegmentationResult
 from fasterseg.stream.sources import open_source
+from fasterseg.stream.sources_options import SourceOptions
 from fasterseg.types import Frame, Size, StageTimes
 
 _LOG: Final = logging.getLogger("fasterseg")
@@ -172,7 +173,13 @@ class Segmenter:
         return self.finish(self.infer(self.prepare(frame)))
 
     def stream(
-        self, uri: str | Path, *, stride: int = 1, limit: int | None = None
+        self,
+        uri: str | Path,
+        *,
+        stride: int = 1,
+        limit: int | None = None,
+        start_s: float = 0.0,
+        loop: int = 1,
     ) -> Iterator[SegmentationResult]:
         """Segment a source frame by frame, reading ahead in a thread.
 
@@ -182,6 +189,8 @@ class Segmenter:
             uri: image, folder, pattern, video, URL or camera; see `open_source`.
             stride: take every n-th frame.
             limit: take at most so many frames.
+            start_s: begin with the first frame at or after so many seconds.
+            loop: read a file so many times; 0: for ever.
 
         Yields:
             One result per frame, in order.
@@ -189,7 +198,8 @@ class Segmenter:
         Raises:
             SourceError: the source cannot be opened or was lost.
         """
-        with closing(open_source(str(uri), stride=stride, limit=limit)) as source:
+        options = SourceOptions(stride=stride, limit=limit, start_s=start_s, loop=loop)
+        with closing(open_source(str(uri), options)) as source:
             if source.size is not None:
                 self.open(source.size)
             with ReadAhead(source, self.prepare) as reader:

@@ -15,30 +15,72 @@ from numpy.typing import NDArray
 from fasterseg.cache import make_folder, write_atomic
 from fasterseg.errors import OutputError, UsageError
 from fasterseg.labels import LabelSet
+from fasterseg.overlay import draw
+from fasterseg.stream.outputs import OutputPlan
+from fasterseg.stream.png import grey_png, indexed_png, palette_table
 from fasterseg.stream.results import SegmentationResult
-from fasterseg.stream.sinks import VIDEO_SUFFIXES, FrameSink, OutputPlan, SinkOptions
+from fasterseg.stream.sinks import FrameSink, SinkOptions
 from fasterseg.stream.sources import FrameSource
 from fasterseg.stream.tally import Tally
 
 STATS_SCHEMA: Final = 1
 
+Draw = Callable[[SegmentationResult], NDArray[np.uint8]]
+Encode = Callable[[NDArray[np.uint8]], bytes]
+
 
 def open_overlay(
     plan: OutputPlan, source: FrameSource, labels: LabelSet, options: SinkOptions
 ) -> FrameSink:
-    """The frame with the painted class map over it: a video, a picture or a folder of them."""
-    if plan.layout == "file" and plan.path.suffix.lower() in VIDEO_SUFFIXES:
+    """The frame with the painted class map over it.
+
+    A video, a picture, a folder of pictures, a window, or raw BGR on standard output.
+    """
+    style = options.style
+
+    def painted(result: SegmentationResult) -> NDArray[np.uint8]:
+        return draw(result.frame.image, result.mask, labels, style)
+
+    if plan.layout == "display":
+        from fasterseg.stream.sinks_display import DisplaySink
+
+        return DisplaySink(source, painted)
+    if plan.layout == "stdout":
+        from fasterseg.stream.sinks_raw import RawSink
+
+        return RawSink(painted)
+    if plan.is_video:
         from fasterseg.stream.sinks_video import VideoSink
 
-        return VideoSink(plan.path, source.fps, source.time_base, options.alpha)
-    return PictureSink(plan, source, lambda result: result.overlay(options.alpha))
+        return VideoSink(plan.path, source.fps, source.time_base, painted)
+    suffix = ".png" if plan.layout == "folder" else plan.path.suffix.lower()
+    return PictureSink(plan, source, painted, encoder_of(suffix))
 
 
 def open_classmap(
     plan: OutputPlan, source: FrameSource, labels: LabelSet, options: SinkOptions
 ) -> FrameSink:
-    """8-bit single-channel PNGs whose values are the train ids, of the frame's exact size."""
-    return PictureSink(plan, source, lambda result: result.mask)
+    """Class ids, one byte a pixel, of the frame's exact size.
+
+    A lossless grey video, PNGs (with a palette if wanted), or raw bytes on standard output.
+    """
+    table = id_table(labels, options)
+
+    def ids(result: SegmentationResult) -> NDArray[np.uint8]:
+        return result.mask if table is None else np.asarray(cv2.LUT(result.mask, table), np.uint8)
+
+    if plan.layout == "stdout":
+        from fasterseg.stream.sinks_raw import RawSink
+
+        return RawSink(ids)
+    if plan.is_video:
+        from fasterseg.stream.sinks_video import IDS, VideoSink
+
+        return VideoSink(plan.path, source.fps, source.time_base, ids, IDS)
+    if not options.indexed:
+        return PictureSink(plan, source, ids, grey_png)
+    colours = palette_table(labels.palette, written_ids(labels, options))
+    return PictureSink(plan, source, ids, lambda image: indexed_png(image, colours))
 
 
 def open_stats(
@@ -48,8 +90,39 @@ def open_stats(
     return StatsSink(plan.path, source.name, labels, per_frame=options.per_frame)
 
 
+def id_table(labels: LabelSet, options: SinkOptions) -> NDArray[np.uint8] | None:
+    """(256,) uint8: train id -> the id that is written; None where they are the same.
+
+    Ids of no class stay what they are.
+
+    Raises:
+        UsageError: an id does not fit into a byte.
+    """
+    if options.ids == "trainid":
+        return None
+    table = np.arange(256, dtype=np.uint8)
+    table[: len(labels)] = written_ids(labels, options)
+    return table
+
+
+def written_ids(labels: LabelSet, options: SinkOptions) -> tuple[int, ...]:
+    """Train id -> the id that is written.
+
+    Raises:
+        UsageError: an id does not fit into a byte.
+    """
+    if options.ids == "trainid":
+        return tuple(range(len(labels)))
+    if not all(0 <= value <= 255 for value in labels.source_ids):
+        raise UsageError(
+            f"--labels labelid: ids of '{labels.name}' are not all in 0 to 255 and do not fit "
+            "8-bit class maps; leave it out"
+        )
+    return labels.source_ids
+
+
 class PictureSink:
-    """One picture per result: the planned file, or files in the planned folder.
+    """One picture per result: the planned file, files in a folder, or names of a pattern.
 
     In a folder a picture keeps the stem of the one it comes from (`a.jpg` gives `a.png`), below
     the same subfolders; a frame of a video is named by its index (`000042.png`).
@@ -58,38 +131,37 @@ class PictureSink:
         plan: where to.
         source: what the results come from.
         draw: result -> (H, W) or (H, W, 3) uint8, BGR.
+        encode: that -> the file.
 
     Raises:
         UsageError: two inputs would get the same name.
     """
 
-    def __init__(
-        self,
-        plan: OutputPlan,
-        source: FrameSource,
-        draw: Callable[[SegmentationResult], NDArray[np.uint8]],
-    ) -> None:
+    def __init__(self, plan: OutputPlan, source: FrameSource, draw: Draw, encode: Encode) -> None:
         self.paths: list[Path] = []
         self._plan = plan
         self._draw = draw
+        self._encode = encode
         if plan.layout == "folder" and source.kind == "images":
             _refuse_namesakes(source)
 
     def write(self, result: SegmentationResult) -> None:
         """Encode and write one picture."""
-        path = self._plan.path
-        if self._plan.layout == "folder":
-            path /= self._name(result)
+        path = self._path(result)
         make_folder(path.parent)
-        _write_picture(path, self._draw(result))
+        _write(path, self._draw(result), self._encode)
         self.paths = [self._plan.path]
 
     def close(self) -> None:
         """Every picture is complete already."""
 
-    def _name(self, result: SegmentationResult) -> str:
+    def _path(self, result: SegmentationResult) -> Path:
+        if self._plan.layout == "pattern":
+            return self._plan.numbered(result.frame_index)
+        if self._plan.layout == "file":
+            return self._plan.path
         name = result.frame.name or f"{result.frame_index:06d}"
-        return str(PurePosixPath(name).with_suffix(".png"))
+        return self._plan.path / PurePosixPath(name).with_suffix(".png")
 
 
 def _refuse_namesakes(source: FrameSource) -> None:
@@ -103,10 +175,14 @@ def _refuse_namesakes(source: FrameSource) -> None:
             )
 
 
-def _write_picture(path: Path, image: NDArray[np.uint8]) -> None:
+def encoder_of(suffix: str) -> Encode:
+    """OpenCV's encoder for a file suffix: (H, W, 3) uint8 BGR -> the file."""
+    return lambda image: bytes(cv2.imencode(suffix, image)[1].tobytes())
+
+
+def _write(path: Path, image: NDArray[np.uint8], encode: Encode) -> None:
     try:
-        encoded = cv2.imencode(path.suffix, image)[1]
-        path.write_bytes(encoded.tobytes())
+        path.write_bytes(encode(image))
     except cv2.error as error:
         raise OutputError(f"cannot write {path}: OpenCV cannot encode it ({error.err})") from error
     except OSError as error:

@@ -1,10 +1,13 @@
-"""Overlay videos that play everywhere: H.264, yuv420p, index in front, the source's timing."""
+"""Videos with the source's timing: overlays that play everywhere, class maps without loss."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -17,9 +20,8 @@ from numpy.typing import NDArray
 from fasterseg.cache import make_folder
 from fasterseg.errors import OutputError
 from fasterseg.stream.results import SegmentationResult
+from fasterseg.types import Size
 
-ENCODER: Final = "libx264"
-_ENCODER_OPTIONS: Final = {"preset": "veryfast", "crf": "20"}
 NOMINAL_FPS: Final = Fraction(25)
 """Rate announced for sources without one; timestamps are the source's all the same."""
 
@@ -32,56 +34,107 @@ _FRAGMENTS: Final = {
     "frag_duration": "1000000",
 }
 _INDEX_IN_FRONT: Final = {"movflags": "faststart"}
-_BT709: Final = 1
-_BT601: Final = 6
-_LIMITED: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How pictures become a video stream.
+
+    Attributes:
+        encoder: FFmpeg's name of the encoder.
+        options: its settings.
+        pixel_format: what it is given.
+        planes: drawn picture -> array in that format, as PyAV takes it.
+        thread_type: how it spreads over threads.
+        colour: FFmpeg's numbers for matrix, range, primaries and transfer.
+    """
+
+    encoder: str
+    options: Mapping[str, str]
+    pixel_format: str
+    planes: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+    thread_type: str
+    colour: Mapping[str, int]
+
+
+def _yuv420(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """OpenCV converts ten times as fast as swscale, by BT.601: the stream says so."""
+    return np.asarray(cv2.cvtColor(_padded(image), cv2.COLOR_BGR2YUV_I420), np.uint8)
+
+
+PLAYABLE: Final = Encoding(
+    "libx264",
+    {"preset": "veryfast", "crf": "20"},
+    "yuv420p",
+    _yuv420,
+    # PyAV's default, threads over slices, is slower and compresses less.
+    "FRAME",
+    # Matrix of BT.601, limited range, primaries and transfer of BT.709.
+    {"colorspace": 6, "color_range": 1, "color_primaries": 1, "color_trc": 1},
+)
+"""H.264 for people; odd sizes are padded by one edge pixel, because yuv420p has none."""
+
+IDS: Final = Encoding(
+    "ffv1",
+    {"level": "3", "slicecrc": "1"},
+    "gray",
+    np.ascontiguousarray,
+    "SLICE",
+    # Full range: no reader may stretch the values.
+    {"color_range": 2},
+)
+"""Lossless 8-bit grey for class maps, at the exact size; every frame stands alone."""
 
 
 class VideoSink:
-    """Writes overlays to an MP4, MOV or Matroska file.
-
-    The file is opened with the first result. Odd sizes are padded by one edge pixel at the right
-    and bottom, because yuv420p has none.
+    """Writes drawn results to an MP4, MOV or Matroska file, opened with the first result.
 
     Args:
         path: the file; its suffix chooses the container.
         fps: rate of the source.
         time_base: seconds per tick of the source's timestamps.
-        alpha: opacity of the colours, 0 to 1.
+        draw: result -> (H, W, 3) uint8 BGR, or (H, W) uint8 for `IDS`.
+        encoding: `PLAYABLE` or `IDS`.
 
     Raises:
-        OutputError: the H.264 encoder is not there.
+        OutputError: the encoder is not there.
     """
 
     def __init__(
-        self, path: Path, fps: Fraction | None, time_base: Fraction | None, alpha: float = 0.5
+        self,
+        path: Path,
+        fps: Fraction | None,
+        time_base: Fraction | None,
+        draw: Callable[[SegmentationResult], NDArray[np.uint8]],
+        encoding: Encoding = PLAYABLE,
     ) -> None:
-        _require_encoder()
+        _require(encoding.encoder)
         self.paths: list[Path] = []
         self._path = path
-        self._alpha = alpha
+        self._draw = draw
+        self._encoding = encoding
         self._clock = Clock(fps, time_base)
         self._fps = fps or NOMINAL_FPS
         self._container: Any = None
         self._stream: Any = None
+        self._packets = 0
         self._failed = False
         self._closed = False
 
     def write(self, result: SegmentationResult) -> None:
         """Draw and encode one result."""
-        image = _padded(result.overlay(self._alpha))
+        planes = self._encoding.planes(self._draw(result))
         try:
+            frame = av.VideoFrame.from_ndarray(planes, format=self._encoding.pixel_format)
             if self._container is None:
-                self._open(image.shape[0], image.shape[1])
-            # OpenCV converts ten times as fast as swscale, by BT.601: the stream says so.
-            planes = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)
-            frame = av.VideoFrame.from_ndarray(np.asarray(planes, np.uint8), format="yuv420p")
+                self._open(frame.height, frame.width)
+            self._refuse_other_size(frame, result.frame_index)
             frame.time_base = self._clock.tick
             frame.pts = self._clock.ticks(result.timestamp_s)
             self._mux(frame)
         except av.error.FFmpegError as error:
             self._failed = True
-            raise self._failure(error) from error
+            raise self._failure(error.strerror or str(error)) from error
 
     def close(self) -> None:
         """Flush the encoder and put the index in front; whatever fails, what is there plays."""
@@ -91,48 +144,66 @@ class VideoSink:
         try:
             if not self._failed:
                 self._mux(None)
+                # What is still buffered is written here: a full disk may show only now.
+                self._container.close()
         except av.error.FFmpegError as error:
-            raise self._failure(error) from error
+            self._failed = True
+            raise self._failure(error.strerror or str(error)) from error
         finally:
             with contextlib.suppress(av.error.FFmpegError):
                 self._container.close()
-            self._finalise()
+            kept = self._finalise()
+        if kept < self._packets and not self._failed:
+            # FFmpeg's MP4 writer keeps quiet about what it could not write at the end.
+            raise self._failure(f"{self._packets - kept} frames at the end are missing")
 
     def _open(self, height: int, width: int) -> None:
         make_folder(self._path.parent)
         fragments = {} if self._path.suffix.lower() == ".mkv" else _FRAGMENTS
         self._container = av.open(_url(self._path), "w", options=fragments)
         self.paths = [self._path]
-        stream = self._container.add_stream(ENCODER, rate=self._fps, options=_ENCODER_OPTIONS)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        encoding = self._encoding
+        options = dict(encoding.options)
+        stream = self._container.add_stream(encoding.encoder, rate=self._fps, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, encoding.pixel_format
         context = stream.codec_context
         context.time_base = self._clock.tick
-        # PyAV's default, threads over slices, is slower and compresses less.
-        context.thread_type = "FRAME"
-        context.colorspace, context.color_range = _BT601, _LIMITED
-        context.color_primaries, context.color_trc = _BT709, _BT709
+        context.thread_type = encoding.thread_type
+        for field, value in encoding.colour.items():
+            setattr(context, field, value)
         self._stream = stream
+
+    def _refuse_other_size(self, frame: Any, index: int) -> None:
+        first, size = (Size(of.height, of.width) for of in (self._stream, frame))
+        if size != first:
+            raise OutputError(
+                f"frame {index} is {size} (HxW) after others of {first}: a video has one size; "
+                "give a folder instead"
+            )
 
     def _mux(self, frame: Any) -> None:
         for packet in self._stream.encode(frame):
             self._container.mux(packet)
+            self._packets += 1
 
-    def _finalise(self) -> None:
-        """Rewrite the fragments as a plain file with its index in front."""
+    def _finalise(self) -> int:
+        """Rewrite the fragments as a plain file with its index in front; packets it holds."""
         if self._path.suffix.lower() == ".mkv":
-            return
+            return self._packets
         temporary = self._path.with_name(f".{secrets.token_hex(4)}.{self._path.name}")
         try:
-            _rewrite(self._path, temporary)
+            copied = _rewrite(self._path, temporary)
             temporary.replace(self._path)
         except (av.error.FFmpegError, OSError):
             # No room for a second copy: the fragments play as they are.
             temporary.unlink(missing_ok=True)
+            return _packets_of(self._path)
+        return copied
 
-    def _failure(self, error: Any) -> OutputError:
+    def _failure(self, reason: str) -> OutputError:
         return OutputError(
-            f"cannot write {self._path}: {error.strerror or error}. Free space or choose another "
-            "place; the file so far is complete"
+            f"cannot write {self._path}: {reason}. Free space or choose another place; the file "
+            "so far plays"
         )
 
 
@@ -188,27 +259,42 @@ def _url(path: Path) -> str:
     return f"file:{path}"
 
 
-def _require_encoder() -> None:
+def _require(encoder: str) -> None:
     try:
-        av.Codec(ENCODER, "w")
+        av.Codec(encoder, "w")
     except av.codec.codec.UnknownCodecError:
         raise OutputError(
-            f"this PyAV has no {ENCODER}, the H.264 encoder. Install the wheel that has it: "
+            f"this PyAV has no encoder {encoder}. Install the wheel that has it: "
             "pip install --force-reinstall --only-binary av av"
         ) from None
 
 
-def _rewrite(fragments: Path, target: Path) -> None:
-    """Copy the packets into a plain file, the first one at time 0."""
+def _packets_of(path: Path) -> int:
+    """Packets of video in a file, as far as it can be read."""
+    count = 0
+    with contextlib.suppress(av.error.FFmpegError), av.open(_url(path)) as container:
+        for packet in container.demux(video=0) if container.streams.video else ():
+            count += packet.dts is not None and not packet.is_corrupt
+    return count
+
+
+def _rewrite(fragments: Path, target: Path) -> int:
+    """Copy the packets into a plain file, the first one at time 0; returns how many."""
+    copied = 0
     with (
         av.open(_url(fragments)) as source,
         av.open(_url(target), "w", options=_INDEX_IN_FRONT) as to,
     ):
+        if not source.streams.video:
+            raise OSError(errno.EIO, "nothing was written yet")
         taken = source.streams.video[0]
         # PyAV 13 has the older of the two ways.
         copy = getattr(to, "add_stream_from_template", None)
         stream: Any = copy(taken) if copy else to.add_stream(template=taken)  # type: ignore[call-overload]
         for packet in source.demux(taken):
-            if packet.dts is not None:
+            # Corrupt: the fragments end in the middle of it.
+            if packet.dts is not None and not packet.is_corrupt:
                 packet.stream = stream
                 to.mux(packet)
+                copied += 1
+    return copied

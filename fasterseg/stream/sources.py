@@ -1,33 +1,48 @@
-"""Where frames come from: `open_source` turns a path, pattern, URL or camera into frames."""
+"""Where frames come from: `open_source` turns a path, pattern, URL, pipe or camera into frames."""
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final, Literal, Protocol
+from urllib.parse import urlsplit
 
 from fasterseg.errors import SourceError, UsageError
 from fasterseg.registry import resolve
+from fasterseg.stream.sources_options import SourceOptions
 from fasterseg.types import Frame, Size
 
 Kind = Literal["image", "images", "video", "camera"]
 
 SOURCES: Final[Mapping[str, str]] = {
-    "camera": "fasterseg.stream.sources_camera:CameraSource",
+    "camera": "fasterseg.stream.sources_camera:open_camera",
+    "gstreamer": "fasterseg.stream.sources_camera:open_gstreamer",
     "image": "fasterseg.stream.sources_files:PictureSource",
     "images": "fasterseg.stream.sources_files:PictureSource",
+    "pipe": "fasterseg.stream.sources_pipe:open_pipe",
+    "raw": "fasterseg.stream.sources_pipe:RawSource",
     "video": "fasterseg.stream.sources_video:VideoSource",
 }
-"""Kind of source -> class, called as `(uri, *, stride, limit)`."""
+"""What a URI is -> what opens it, called as `(uri, SourceOptions) -> FrameSource`."""
 
 IMAGE_SUFFIXES: Final = frozenset(
-    {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+    {".avif", ".bmp", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"}
+    | {".tif", ".tiff", ".webp"}
 )
 
+STDIN: Final = frozenset({"-", "/dev/stdin"})
+GSTREAMER: Final = "gst:"
 CAMERA: Final = re.compile(r"(?:camera:|/dev/video)(\d+)")
+NUMBERED: Final = re.compile(r"%(0\d+|)d")
+"""The number in a printf pattern of files: `%d`, `%06d`."""
+
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^/\s]*@")
+_LONGEST_STEM: Final = 180
 
 
 class FrameSource(Protocol):
@@ -41,12 +56,17 @@ class FrameSource(Protocol):
         stem: what names of outputs start with.
         kind: one image, several images (sizes may differ), a video, or a camera.
         live: frames arrive at their own pace; those nobody takes in time are dropped.
-        fps: frames delivered per second (after the stride), exact; None where there is no rate.
+        fps: frames delivered per second (after stride and maximum), exact; None where there is
+            no rate.
         time_base: seconds per tick of the source's own timestamps; None where it has none.
         size: size of the first frame.
         frame_count: frames that will be delivered, an estimate; None when unknown.
-        files: the files it reads; empty for URLs and cameras.
+        files: the files it reads; empty for URLs, pipes and cameras.
+        notes: what is as it should be and yet worth knowing (sound is not copied), known when
+            the source is open.
         warnings: what was skipped or mended so far, one sentence each.
+        lost_frames: frames so far that could not be decoded, an estimate where nothing counts
+            them.
         truncated: the source ended before its declared end.
     """
 
@@ -59,7 +79,9 @@ class FrameSource(Protocol):
     size: Size | None
     frame_count: int | None
     files: tuple[Path, ...]
+    notes: list[str]
     warnings: list[str]
+    lost_frames: int
     truncated: bool
 
     def __iter__(self) -> Iterator[Frame]:
@@ -75,51 +97,91 @@ class FrameSource(Protocol):
         ...
 
 
-def open_source(uri: str, *, stride: int = 1, limit: int | None = None) -> FrameSource:
-    """Open an image, a folder or pattern of images, a video file or URL, or a camera.
+def open_source(uri: str, options: SourceOptions = SourceOptions()) -> FrameSource:  # noqa: B008 - frozen
+    """Open an image, a folder or pattern of images, a video, a URL, a pipe or a camera.
 
     Args:
-        uri: `street.jpg`, `frames/`, `'frames/*.png'`, `a.mp4`, `rtsp://...`, `http://...`,
-            `camera:0` or `/dev/video0`.
-        stride: deliver every n-th frame.
-        limit: deliver at most so many frames; None: all.
+        uri: `street.jpg`, `frames/`, `'frames/*.png'`, `frames/%06d.png`, `a.mp4`,
+            `rtsp://...`, `http://...`, `camera:0` or `/dev/video0`, `'gst:... ! appsink'`, `-`
+            for standard input. A file of exactly this name comes first.
+        options: which frames are taken.
 
     Raises:
         SourceError: it does not exist, is of no known kind, or no frame of it can be decoded.
-        UsageError: stride or limit is below 1.
+        UsageError: an option this source cannot follow.
     """
-    for option, value in (("stride", stride), ("limit", limit)):
-        if value is not None and value < 1:
-            raise UsageError(f"{option} is {value}; it must be 1 or more")
     if uri.startswith("file://"):
         uri = uri.removeprefix("file://")
-    source: FrameSource = resolve(SOURCES, "source", kind_of(uri))(uri, stride=stride, limit=limit)
-    return source
+    opener = resolve(SOURCES, "source", "raw" if options.raw else kind_of(uri))
+    if options.loop == 1:
+        source: FrameSource = opener(uri, options)
+        return source
+    from fasterseg.stream.sources_loop import LoopedSource
+
+    once = replace(options, loop=1, limit=None)
+    return LoopedSource(lambda: opener(uri, once), options.loop, options.limit)
 
 
-def kind_of(uri: str) -> Kind:
+def kind_of(uri: str) -> str:
     """Which entry of `SOURCES` opens this.
 
     Raises:
-        SourceError: there is no such file, folder or match.
+        SourceError: there is no such file, folder or match, or it is none that holds frames.
     """
+    if uri in STDIN:
+        return "pipe"
+    if uri.startswith(GSTREAMER):
+        return "gstreamer"
     if CAMERA.fullmatch(uri):
         return "camera"
     if "://" in uri:
-        return "video"
+        return _kind_of_url(uri)
     path = Path(uri).expanduser()
     try:
-        if path.is_dir():
-            return "images"
-        if path.exists():
-            return "image" if path.suffix.lower() in IMAGE_SUFFIXES else "video"
-    except OSError as error:
-        raise SourceError(f"cannot read {uri}: {error.strerror}; check its permissions") from error
-    if any(sign in uri for sign in "*?["):
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return _kind_of_pattern(uri)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SourceError(f"cannot read {uri}: {reason}; check name and permissions") from error
+    if stat.S_ISDIR(mode):
+        return "images"
+    if stat.S_ISREG(mode):
+        return _kind_of_file(path)
+    if stat.S_ISFIFO(mode):
+        return "pipe"
+    if CAMERA.fullmatch(os.path.realpath(path)):
+        return "camera"
+    raise SourceError(
+        f"{uri} is a device or socket, which holds no frames. Give a file; cameras are camera:0 "
+        "or /dev/video0, standard input is -"
+    )
+
+
+def _kind_of_url(uri: str) -> str:
+    try:
+        urlsplit(uri)
+    except ValueError as error:
+        raise SourceError(f"{redacted(uri)} is no URL: {error}; check its spelling") from None
+    return "video"
+
+
+def _kind_of_file(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix == ".png":
+        from fasterseg.stream.sources_picture import is_animated_png
+
+        return "video" if is_animated_png(path) else "image"
+    return "image" if suffix in IMAGE_SUFFIXES else "video"
+
+
+def _kind_of_pattern(uri: str) -> str:
+    if any(sign in uri for sign in "*?[") or NUMBERED.search(uri):
         return "images"
     raise SourceError(
         f"no such input: {uri}. Give an image, a folder of images, a quoted pattern such as "
-        "'frames/*.png', a video, a URL (rtsp://, http://) or camera:0"
+        "'frames/*.png' or frames/%06d.png, a video, a URL (rtsp://, http://), camera:0, or - for "
+        "standard input"
     )
 
 
@@ -130,7 +192,27 @@ def redacted(uri: str) -> str:
     return _CREDENTIALS.sub("", uri).partition("?")[0]
 
 
-def expected_frames(total: int, stride: int, limit: int | None) -> int:
-    """How many of `total` frames a stride and a limit leave."""
-    kept = -(-total // stride)
-    return kept if limit is None else min(kept, limit)
+def stem_of(location: str) -> str:
+    """What names of outputs start with: the file's name without its suffix."""
+    path = urlsplit(location).path if "://" in location else location
+    return safe_stem(Path(path).stem)
+
+
+def safe_stem(name: str) -> str:
+    """A name that outputs can start with: valid UTF-8, with room for what is put behind it."""
+    text = os.fsencode(name).decode(errors="replace")
+    return text.encode()[:_LONGEST_STEM].decode(errors="ignore") or "stream"
+
+
+def refuse_timing(name: str, options: SourceOptions) -> None:
+    """Refuse what pictures cannot do, which have no times.
+
+    Raises:
+        UsageError: a start or a maximum rate was asked for.
+    """
+    for option, given in (("--start", options.start_s), ("--max-fps", options.max_fps)):
+        if given:
+            raise UsageError(
+                f"{option} needs times, and pictures such as {name} have none; leave it out, or "
+                "use --stride and --limit"
+            )

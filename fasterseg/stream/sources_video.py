@@ -1,80 +1,89 @@
-"""Frames from video files and network streams, decoded by FFmpeg through PyAV."""
+"""Frames from video files, pipes and network streams, decoded by FFmpeg through PyAV."""
 
 from __future__ import annotations
 
-import struct
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import av
-import cv2
-import numpy as np
-from av.video.reformatter import VideoReformatter
-from numpy.typing import NDArray
 
-from fasterseg.errors import SourceError
-from fasterseg.stream.sources import Kind, expected_frames, redacted
+from fasterseg.errors import FastersegError, SourceError, UsageError
+from fasterseg.stream.sources import Kind, redacted, stem_of
+from fasterseg.stream.sources_container import (
+    declared_seconds,
+    fraction_of,
+    not_a_video,
+    open_container,
+    rate_of_stream,
+    video_stream,
+)
+from fasterseg.stream.sources_decoded import Converter, Timeline
+from fasterseg.stream.sources_options import SourceOptions
 from fasterseg.types import Frame, Size
 
-NETWORK_TIMEOUT_S: Final = 10.0
-# PyAV before 19 refuses a whole file for one tag that is not UTF-8, unless told otherwise.
-_METADATA: Final[dict[str, Any]] = (
-    {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
-)
-_LIVE_SCHEMES: Final = frozenset({"rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "udp"})
-_COVER_ART: Final = 0x0400
-"""FFmpeg's AV_DISPOSITION_ATTACHED_PIC: the picture of an audio file."""
+if TYPE_CHECKING:
+    from fasterseg.stream.sources_pipe import Pipe
 
-_Turn = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
-# Signs of a, b, c, d in the display matrix (x' = a x + c y, y' = b x + d y) -> what to do.
-_TURNS: Final[dict[tuple[int, int, int, int], Callable[[Any], Any]]] = {
-    (0, 1, -1, 0): lambda image: cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE),
-    (-1, 0, 0, -1): lambda image: cv2.rotate(image, cv2.ROTATE_180),
-    (0, -1, 1, 0): lambda image: cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE),
-    (-1, 0, 0, 1): lambda image: cv2.flip(image, 1),
-    (1, 0, 0, -1): lambda image: cv2.flip(image, 0),
-    (0, 1, 1, 0): cv2.transpose,
-    (0, -1, -1, 0): lambda image: cv2.rotate(cv2.transpose(image), cv2.ROTATE_180),
-}
+SEEK_MARGINS_S: Final = (0.0, 10.0)
+"""How long before the start to seek to; some containers land late the first time."""
+
+_TIME_TOLERANCE_S: Final = 1e-3
+_LIVE_SCHEMES: Final = frozenset({"rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "udp"})
 
 
 class VideoSource:
-    """A video file or a network stream; see `FrameSource` for the attributes.
+    """A video file, a network stream or a container that comes through a pipe; see `FrameSource`.
 
     Frames are upright (the container's rotation is applied) and all of the first one's size.
-    Colours follow the matrix and range the stream declares; BT.601, limited range, where it
-    declares none, as FFmpeg and OpenCV do.
+    Interlaced frames stay as they are decoded, both fields together. Colours follow the matrix
+    and range the stream declares; BT.601, limited range, where it declares none, as FFmpeg and
+    OpenCV do. Sound is left behind. Timestamps are the container's, made to grow.
+
+    Args:
+        uri: path or URL.
+        options: which frames are taken. A start is found by seeking where that is possible.
+        pipe: where the bytes come from instead.
 
     Raises:
         SourceError: it cannot be opened, has no video in it, or no frame can be decoded.
+        UsageError: the start is after the end.
     """
 
-    def __init__(self, uri: str, *, stride: int = 1, limit: int | None = None) -> None:
-        remote = "://" in uri
-        location = uri if remote else str(Path(uri).expanduser())
-        self.name = redacted(uri)
-        self.stem = stem_of(self.name if remote else location)
+    def __init__(
+        self,
+        uri: str,
+        options: SourceOptions = SourceOptions(),  # noqa: B008 - frozen
+        pipe: Pipe | None = None,
+    ) -> None:
+        self._remote = "://" in uri and pipe is None
+        self._location = uri if self._remote else str(Path(uri).expanduser())
+        self._pipe = pipe
+        self._options = options
+        self.name = pipe.name if pipe else redacted(uri)
+        self.stem = stem_of(self.name)
         self.kind: Kind = "video"
-        self.files: tuple[Path, ...] = () if remote else (Path(location),)
+        from_file = not self._remote and pipe is None
+        self.files: tuple[Path, ...] = (Path(self._location),) if from_file else ()
+        self.notes: list[str] = []
         self.warnings: list[str] = []
+        self.lost_frames = 0
         self.truncated = False
-        self._container = _open(location, self.name)
+        self._container: Any = None
+        self._told_interlaced = False
         try:
-            self._stream = _video_stream(self._container, self.name)
-            self._describe(uri, stride, limit)
-            self._convert = _Converter(self.warnings)
-            self._frames = self._deliver(stride, limit)
+            self._open()
+            self._describe()
+            self._convert = Converter(self.warnings)
+            self._frames = self._deliver()
             self._first: Frame | None = next(self._frames, None)
+            self._check_pipe()
             if self._first is None:
-                raise SourceError(
-                    f"{self.name} holds no frame that can be decoded. Check that it plays "
-                    f"elsewhere; to make it readable: ffmpeg -i INPUT -c:v libx264 OUT.mp4"
-                )
-        except SourceError:
+                raise self._nothing()
+        except (FastersegError, KeyboardInterrupt):
             self.close()
             raise
         self.size: Size | None = self._first.size
@@ -86,67 +95,148 @@ class VideoSource:
             yield first
         yield from self._frames
 
+    def interrupt(self) -> None:
+        """Stop waiting for a pipe; another thread may call it."""
+        if self._pipe is not None:
+            self._pipe.interrupt()
+
     def close(self) -> None:
-        """Close the file or connection."""
-        self._container.close()
+        """Close file, pipe or connection."""
+        if self._container is not None:
+            self._container.close()
+        if self._pipe is not None:
+            self._pipe.close()
 
-    def _describe(self, uri: str, stride: int, limit: int | None) -> None:
-        stream = self._stream
-        self._rate = _fraction(stream.average_rate) or _fraction(stream.guessed_rate)
-        self._duration_s = _duration_s(self._container, stream)
-        endless = "://" in uri and self._duration_s is None and not stream.frames
-        self.live = urlsplit(uri).scheme in _LIVE_SCHEMES or endless
-        self.fps: Fraction | None = self._rate / stride if self._rate else None
-        self.time_base: Fraction | None = _fraction(stream.time_base)
-        total = stream.frames or round((self._duration_s or 0.0) * float(self._rate or 0))
-        known = total > 0 and not self.live
-        self.frame_count: int | None = expected_frames(total, stride, limit) if known else None
+    def _open(self) -> None:
+        self._container = open_container(self._location, self.name, self._pipe)
+        self._stream = video_stream(self._container, self.name)
         # Threads over frames decode ahead: more speed for a file, more delay for a live picture.
-        stream.thread_type = "SLICE" if self.live else "AUTO"
+        self._stream.thread_type = "SLICE" if self._is_live() else "AUTO"
 
-    def _deliver(self, stride: int, limit: int | None) -> Generator[Frame, None, None]:
-        """Frames kept by the stride; the others are decoded, which the codec needs, but no more."""
+    def _is_live(self) -> bool:
+        if urlsplit(self._location).scheme in _LIVE_SCHEMES and self._remote:
+            return True
+        endless = declared_seconds(self._container, self._stream) is None
+        return self._remote and endless and not self._stream.frames
+
+    def _describe(self) -> None:
+        stream, options = self._stream, self._options
+        self.live = self._is_live()
+        self._rate = rate_of_stream(stream)
+        self._duration_s = declared_seconds(self._container, stream)
+        self.fps: Fraction | None = options.rate(self._rate)
+        self.time_base: Fraction | None = fraction_of(stream.time_base)
+        total = stream.frames or round((self._duration_s or 0.0) * float(self._rate or 0))
+        total -= round(options.start_s * float(self._rate or 0))
+        known = total > 0 and not self.live
+        self.frame_count: int | None = options.count(total, self._rate) if known else None
+        self._timeline = Timeline(self._rate, self.time_base, self.warnings)
+        if self._container.streams.audio:
+            self.notes.append(
+                f"the sound of {self.name} is not copied; to put it back: ffmpeg -i OUTPUT -i "
+                "INPUT -map 0:v -map 1:a -c copy BOTH.mp4"
+            )
+
+    def _deliver(self) -> Generator[Frame, None, None]:
+        """Frames that are wanted; the others are decoded, which the codec needs, but no more."""
+        picker = self._options.picker()
         delivered = 0
+        began_s: float | None = None
         started = time.perf_counter()
-        for index, (picture, timestamp_s) in enumerate(self._timed_pictures()):
-            if index % stride:
+        for index, (picture, time_s) in enumerate(self._from_start()):
+            began_s = time_s if began_s is None else began_s
+            timestamp_s = time_s - began_s
+            if not picker.wants(index, timestamp_s):
                 continue
-            image = self._convert(picture)
+            try:
+                image = self._convert(picture)
+            except (av.error.FFmpegError, ValueError):
+                self.lost_frames += 1
+                continue
             decode_ms = (time.perf_counter() - started) * 1e3
             yield Frame(image, index, timestamp_s, decode_ms=decode_ms)
             delivered += 1
-            if delivered == limit:
+            if delivered == self._options.limit:
                 return
             started = time.perf_counter()
 
-    def _timed_pictures(self) -> Iterator[tuple[Any, float]]:
-        """Every decoded picture with its seconds since the first one; checks the end."""
-        step_s = float(1 / self._rate) if self._rate else 0.0
-        first_pts: int | None = None
-        timestamp_s = -step_s
+    def _from_start(self) -> Iterator[tuple[Any, float]]:
+        """Pictures with their seconds since the very first one, from the wanted start on."""
+        start_s = self._options.start_s
+        pictures = self._timed()
+        if start_s > 0:
+            pictures = self._sought(pictures, start_s)
+        for picture, time_s in pictures:
+            if time_s >= start_s - _TIME_TOLERANCE_S:
+                yield picture, time_s
+
+    def _sought(
+        self, pictures: Iterator[tuple[Any, float]], start_s: float
+    ) -> Iterator[tuple[Any, float]]:
+        """The same pictures, most of those before the start left out by seeking if possible."""
+        first = next(pictures, None)
+        if first is None or first[0].pts is None or self.time_base is None or self._pipe:
+            yield from pictures
+            return
+        for margin_s in SEEK_MARGINS_S:
+            if not self._seek(first[0].pts + int((start_s - margin_s) / self.time_base)):
+                break
+            pictures = self._timed()
+            landed = next(pictures, None)
+            if landed is not None and landed[1] <= start_s + _TIME_TOLERANCE_S:
+                yield landed
+                yield from pictures
+                return
+        self._container.close()
+        self._open()
+        self._timeline.seek()
+        yield from self._timed()
+
+    def _seek(self, pts: int) -> bool:
+        try:
+            self._container.seek(pts, stream=self._stream)
+        except (av.error.FFmpegError, OverflowError):
+            return False
+        self._timeline.seek()
+        return True
+
+    def _timed(self) -> Iterator[tuple[Any, float]]:
+        """Every decoded picture with its time; checks the end."""
+        time_s = -self._timeline.step_s
         count = 0
         for picture in self._pictures():
-            if picture.pts is None or self.time_base is None:
-                timestamp_s += step_s
-            else:
-                first_pts = picture.pts if first_pts is None else first_pts
-                timestamp_s = float((picture.pts - first_pts) * self.time_base)
+            time_s = self._timeline.seconds(picture.pts)
+            if count == 0:
+                self._tell_interlaced(picture)
             count += 1
-            yield picture, timestamp_s
-        self._check_end(count, timestamp_s + step_s, step_s)
+            yield picture, time_s
+        # None at all: a seek that found nothing, or no video, which the caller sees.
+        if count:
+            self._check_end(count, time_s + self._timeline.step_s)
+
+    def _tell_interlaced(self, picture: Any) -> None:
+        if picture.interlaced_frame and not self._told_interlaced:
+            self._told_interlaced = True
+            self.notes.append(
+                f"{self.name} is interlaced; frames are taken with both fields, as decoded. To "
+                "deinterlace first: ffmpeg -i INPUT -vf bwdif OUTPUT"
+            )
 
     def _pictures(self) -> Iterator[Any]:
         """Every picture that can be decoded; damaged packets are counted and passed over."""
         damaged = 0
-        for packet in self._packets():
-            try:
-                yield from packet.decode()
-            except av.error.EOFError:
-                break
-            except av.error.FFmpegError:
-                damaged += 1
-        if damaged:
-            self.warnings.append(f"{self.name}: {damaged} damaged packets were passed over")
+        try:
+            for packet in self._packets():
+                try:
+                    yield from packet.decode()
+                except av.error.EOFError:
+                    break
+                except av.error.FFmpegError:
+                    damaged += 1
+                    self.lost_frames += 1
+        finally:
+            if damaged:
+                self.warnings.append(f"{self.name}: {damaged} damaged packets were passed over")
 
     def _packets(self) -> Iterator[Any]:
         try:
@@ -159,118 +249,58 @@ class VideoSource:
                 ) from None
             self.truncated = True
             self.warnings.append(f"{self.name}: reading stopped early ({error.strerror})")
+        self._check_pipe()
 
-    def _check_end(self, count: int, end_s: float, step_s: float) -> None:
-        """Say so when the file ended before the end it declares."""
-        if self.live or self.truncated or self._duration_s is None:
+    def _check_pipe(self) -> None:
+        if self._pipe is not None:
+            self._pipe.check()
+
+    def _check_end(self, count: int, end_s: float) -> None:
+        """Say so when the file ended before the end it declares, and count what is missing."""
+        if self.live:
             return
-        declared = self._stream.frames
-        # Where the container counts its frames, a long last frame is told from a missing end.
-        slack_s = 1.5 * step_s if declared else max(2 * step_s, 0.25)
-        if (declared and count >= declared) or end_s >= self._duration_s - slack_s:
-            return
-        self.truncated = True
-        self.warnings.append(
-            f"{self.name} is cut off: it ends after {end_s:.2f} s of {self._duration_s:.2f} s; "
-            f"the {count} frames there are were taken"
+        whole = self._options.start_s == 0
+        declared = self._stream.frames if whole else 0
+        ended_early = not (declared and count >= declared) and (
+            self._ends_before(end_s) or self._is_short_avi(declared, count)
         )
-
-
-class _Converter:
-    """Decoded pictures -> (H, W, 3) uint8 BGR, upright, of the first one's size."""
-
-    def __init__(self, warnings: list[str]) -> None:
-        # One converter for all frames: each holds swscale tables of some megabytes.
-        self._reformatter = VideoReformatter()
-        self._warnings = warnings
-        self._turn: _Turn | None = None
-        self._size: Size | None = None
-        self._warned = False
-
-    def __call__(self, picture: Any) -> NDArray[np.uint8]:
-        image: Any = self._reformatter.reformat(picture, format="bgr24").to_ndarray()
-        if self._size is None:
-            self._turn = _turn_of(picture)
-        if self._turn is not None:
-            image = self._turn(image)
-        height, width = image.shape[:2]
-        if self._size is None:
-            self._size = Size(height, width)
-        if (height, width) == self._size:
-            return np.asarray(image, np.uint8)
-        if not self._warned:
-            self._warned = True
-            self._warnings.append(
-                f"the frame size changes from {self._size} to {height}x{width} (HxW); frames are "
-                f"scaled to {self._size}"
+        if ended_early and not self.truncated:
+            self.truncated = True
+            self.warnings.append(
+                f"{self.name} is cut off: it ends after {end_s:.2f} s"
+                + (f" and {count} of {declared} frames" if declared else f", {count} frames")
+                + f"; {self._duration_s or 0.0:.2f} s are declared"
             )
-        resized = cv2.resize(image, (self._size.width, self._size.height))
-        return np.asarray(resized, np.uint8)
+        if self.truncated or self.lost_frames:
+            # An edit list leaves frames out as well: only where something failed they are lost.
+            tail_s = max(0.0, (self._duration_s or 0.0) - end_s)
+            tail = round(tail_s / self._timeline.step_s)
+            missing = declared - count if declared else self.lost_frames + tail
+            self.lost_frames = max(self.lost_frames, missing)
 
+    def _ends_before(self, end_s: float) -> bool:
+        if self._duration_s is None:
+            return False
+        step_s = self._timeline.step_s
+        # Where the container counts its frames, a long last frame is told from a missing end.
+        slack_s = 1.5 * step_s if self._stream.frames else max(2 * step_s, 0.25)
+        return end_s < self._duration_s - slack_s
 
-def _turn_of(picture: Any) -> _Turn | None:
-    """What makes the picture upright, from the container's display matrix."""
-    matrix = picture.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return None
-    a, b, _, c, d = struct.unpack("=5i", bytes(matrix)[:20])
-    return _TURNS.get((_sign(a), _sign(b), _sign(c), _sign(d)))
+    def _is_short_avi(self, declared: int, count: int) -> bool:
+        # FFmpeg fits an AVI's length to the bytes there are, but leaves its number of frames. Old
+        # encoders count a few frames they never wrote.
+        is_avi = self._container.format.name == "avi"
+        return is_avi and declared - count > max(2, declared // 100)
 
-
-def _sign(value: int) -> int:
-    return (value > 0) - (value < 0)
-
-
-def stem_of(location: str) -> str:
-    """What names of outputs start with: the file's name without its suffix."""
-    path = urlsplit(location).path if "://" in location else location
-    return Path(path).stem or "stream"
-
-
-def _open(location: str, name: str) -> Any:
-    remote = "://" in location
-    if not remote and Path(location).stat().st_size == 0 and Path(location).is_file():
-        raise SourceError(f"{name} is empty (0 bytes); copy or record it again")
-    options = {"rtsp_transport": "tcp"} if location.startswith("rtsp") else {}
-    timeout = NETWORK_TIMEOUT_S if remote else None
-    try:
-        # FFmpeg takes what stands before a colon for a protocol, in file names too.
-        url = location if remote else f"file:{location}"
-        return av.open(url, options=options, timeout=timeout, **_METADATA)
-    except (av.error.InvalidDataError, av.error.EOFError):
-        raise SourceError(
-            f"{name} is not a video FFmpeg can read, or it was cut off before its index was "
-            "written. Check that it plays elsewhere, or record it again"
-        ) from None
-    except (av.error.FFmpegError, ValueError) as error:
-        # The cause is left out: FFmpeg's error repeats the URL with its password.
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        remedy = "Check address, network and credentials" if remote else "Check its permissions"
-        raise SourceError(f"cannot open {name}: {reason}. {remedy}") from None
-
-
-def _video_stream(container: Any, name: str) -> Any:
-    for stream in container.streams.video:
-        disposition = getattr(stream, "disposition", 0)
-        # A plain flag, which is no integer, in some versions of PyAV.
-        if not getattr(disposition, "value", disposition) & _COVER_ART:
-            return stream
-    what = "only sound" if container.streams.audio else "no video"
-    raise SourceError(f"{name} has {what} in it; give a file with a video stream")
-
-
-def _fraction(rate: Any) -> Fraction | None:
-    # Newer PyAV gives a rational of its own and 0 where older ones give None.
-    return Fraction(rate.numerator, rate.denominator) if rate else None
-
-
-def _duration_s(container: Any, stream: Any) -> float | None:
-    """Declared length of the video; None where nothing reliable declares one."""
-    time_base = _fraction(stream.time_base)
-    if stream.duration and time_base:
-        return float(stream.duration * time_base)
-    if tag := stream.metadata.get("DURATION"):
-        # Matroska: "00:01:02.345000000"
-        hours, minutes, seconds = tag.split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    return container.duration / av.time_base if container.duration else None
+    def _nothing(self) -> FastersegError:
+        if self._options.start_s and self._duration_s is not None:
+            return UsageError(
+                f"--start {self._options.start_s:g} is after the end of {self.name} "
+                f"({self._duration_s:.2f} s)"
+            )
+        if self._pipe is not None:
+            return SourceError(not_a_video(self.name, self._pipe))
+        return SourceError(
+            f"{self.name} holds no frame that can be decoded. Check that it plays elsewhere; to "
+            "make it readable: ffmpeg -i INPUT -c:v libx264 OUT.mp4"
+        )

@@ -12,6 +12,7 @@ from fasterseg.labels import CAMVID
 from fasterseg.stream.results import SegmentationResult
 from fasterseg.stream.sinks import FrameSink
 from fasterseg.types import Frame, Size
+from tests.unit.stream.conftest import limited_file_size
 
 SIZE = Size(64, 96)
 
@@ -68,6 +69,12 @@ class SinkContract:
         path.parent.write_text("a file where the folder should be")
         sink = self.open(path)
         with pytest.raises(OutputError, match="cannot"):
+            self._write_and_close(sink)
+        sink.close()
+
+    def test_full_disk_is_an_output_error(self, path: Path) -> None:
+        sink = self.open(path)
+        with limited_file_size(10), pytest.raises(OutputError, match="cannot write"):
             self._write_and_close(sink)
         sink.close()
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fasterseg.stream.sources import FrameSource, Kind, open_source
+from fasterseg.stream.sources_options import SourceOptions
 
 
 class SourceContract:
@@ -24,10 +26,14 @@ class SourceContract:
         """Makes a source of `count` frames and returns its URI."""
         raise NotImplementedError
 
+    def open(self, uri: str, **options: Any) -> FrameSource:
+        """Opens a source; a subclass may add what its kind needs."""
+        return open_source(uri, SourceOptions(**options))
+
     @pytest.fixture
     def source(self, uri: str) -> FrameSource:
         """The source, opened and limited to `count` (a camera never ends)."""
-        return open_source(uri, limit=self.count)
+        return self.open(uri, limit=self.count)
 
     def test_describes_itself(self, source: FrameSource) -> None:
         assert source.kind == self.kind
@@ -35,6 +41,9 @@ class SourceContract:
         assert source.stem
         assert source.live == (self.kind == "camera")
         assert not source.truncated
+        assert source.lost_frames == 0
+        assert source.warnings == []
+        assert isinstance(source.notes, list)
         assert source.frame_count == self.count
         source.close()
 
@@ -57,23 +66,23 @@ class SourceContract:
 
     def test_stride_keeps_the_frames_own_indices(self, uri: str) -> None:
         limit = -(-self.count // 3)
-        source = open_source(uri, stride=3, limit=limit)
+        source = self.open(uri, stride=3, limit=limit)
         indices = [frame.index for frame in source]
         source.close()
         assert indices == list(range(0, self.count, 3))
         assert source.frame_count == len(indices)
 
     def test_limit_ends_it_early(self, uri: str) -> None:
-        source = open_source(uri, limit=1)
+        source = self.open(uri, limit=1)
         assert source.frame_count == 1
         assert len(list(source)) == 1
         assert not source.truncated
         source.close()
 
     def test_closes_unread_half_read_and_twice(self, uri: str) -> None:
-        unread = open_source(uri)
+        unread = self.open(uri)
         unread.close()
-        half = open_source(uri)
+        half = self.open(uri)
         assert next(iter(half)).index == 0
         half.close()
         half.close()

@@ -43,6 +43,7 @@ from tests.slow.mutate import (
     mutate_png,
     mutate_safetensors,
     mutate_text,
+    overwrite_bytes,
 )
 
 SIZE = Size(64, 96)
@@ -102,6 +103,18 @@ def media(suffix: str, data: bytes, header: int) -> Case:
     def case(random: np.random.Generator, folder: Path) -> bool:
         path = folder / f"x{suffix}"
         path.write_bytes(mutate_bytes(data, random, header))
+        return read_media(path)
+
+    return case
+
+
+def mp4() -> Case:
+    data = movie("mp4")
+
+    def case(random: np.random.Generator, folder: Path) -> bool:
+        path = folder / "x.mp4"
+        mutate = overwrite_bytes if random.random() < 0.7 else mutate_bytes
+        path.write_bytes(mutate(data, random, 48))
         return read_media(path)
 
     return case
@@ -195,7 +208,7 @@ KINDS: dict[str, Callable[[], Case]] = {
     "jpg": lambda: media(".jpg", picture(".jpg"), 300),
     "json": trees,
     "mkv": lambda: media(".mkv", movie("matroska"), 400),
-    "mp4": lambda: media(".mp4", movie("mp4"), 48),
+    "mp4": mp4,
     "onnx": engines,
     "png": png,
     "safetensors": weights,

@@ -51,6 +51,10 @@ def test_every_set_is_found_by_its_name_and_tells_its_classes_apart(name: str) -
     assert LabelSet.from_json(json.loads(json.dumps(labels.to_json()))) == labels
 
 
+def test_only_cityscapes_files_use_ids_of_their_own() -> None:
+    assert [n for n, labels in LABEL_SETS.items() if labels.has_source_ids] == ["cityscapes"]
+
+
 def test_unknown_set_lists_the_known_ones() -> None:
     with pytest.raises(UnknownNameError, match="bdd100k, camvid, cityscapes"):
         label_set("kitti")
@@ -64,6 +68,10 @@ def test_unknown_set_lists_the_known_ones() -> None:
         ({"source_ids": (1, 2)}, "2 source ids"),
         ({"palette": ((0, 0, 256),)}, r"not three values in \[0, 255\]"),
         ({"palette": ((0, 0),)}, r"not three values in \[0, 255\]"),
+        (
+            {"classes": ("a", "b", "a"), "palette": ((0, 0, 0),) * 3},
+            "several classes named 'a'.*give each its own",
+        ),
         ({"classes": (), "palette": ()}, "has 0 classes; 1 to 127"),
         ({"classes": ("a",) * 128, "palette": ((0, 0, 0),) * 128}, "has 128 classes; 1 to 127"),
     ],

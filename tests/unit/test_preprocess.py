@@ -141,3 +141,7 @@ def test_given_buffer_is_filled_with_the_same_picture(source: Size, engine: Size
     buffer = np.full((*engine, 3), 77, np.uint8)
     assert geometry.forward(image, out=buffer) is buffer
     np.testing.assert_array_equal(buffer, geometry.forward(image))
+
+
+def test_a_thin_strip_does_not_ask_for_an_endless_engine() -> None:
+    assert engine_size(Size(3, 700), Size(360, 480)) == Size(360, 4096)

@@ -82,7 +82,7 @@ def test_info_tells_what_an_engine_file_is(run: Run, tmp_path: Path) -> None:
     facts = json.loads(run("info", "x.onnx", "--json").stdout)
     assert facts["size"] == "64x96"
     assert facts["precision"] == "fp32"
-    assert facts["trained"] is False
+    assert facts["trained"] is True
     assert facts["labels"]["classes"][0] == "Sky"
     text = run("info", "x.onnx").stdout
     assert "64x96" in text

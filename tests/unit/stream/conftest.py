@@ -201,7 +201,9 @@ class FakeSource:
         self.size: Size | None = Size(*pictures[0].shape[:2]) if pictures else None
         self.frame_count: int | None = len(pictures)
         self.files: tuple[Path, ...] = ()
+        self.notes: list[str] = []
         self.warnings: list[str] = []
+        self.lost_frames = 0
         self.truncated = False
         self.closed = 0
         self.given = 0

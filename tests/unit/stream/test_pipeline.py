@@ -17,7 +17,7 @@ from fasterseg.labels import CAMVID
 from fasterseg.stream.pipeline import Progress, run_pipeline
 from fasterseg.stream.results import SegmentationResult
 from fasterseg.stream.segmenter import Segmenter
-from fasterseg.stream.sinks import open_sinks
+from fasterseg.stream.sinks import SinkOptions, open_sinks
 from fasterseg.stream.sources import open_source
 from fasterseg.types import STAGES, Size
 from tests.unit.stream.conftest import (
@@ -238,7 +238,8 @@ def test_source_without_frames_is_an_error() -> None:
 def test_interrupt_inside_the_engine_leaves_a_video_that_plays(tmp_path: Path) -> None:
     path = write_video(tmp_path / "in.mp4", numbered(30), NTSC)
     source = open_source(str(path))
-    sinks = open_sinks(str(tmp_path / "out.mp4"), ["overlay"], source, CAMVID, alpha=0)
+    options = SinkOptions(alpha=0)
+    sinks = open_sinks(str(tmp_path / "out.mp4"), ["overlay"], source, CAMVID, options)
     with pytest.raises(KeyboardInterrupt):
         run_pipeline(source, segmenter_of(raise_at(12, KeyboardInterrupt())), sinks)
     pictures, times, rate = read_video(tmp_path / "out.mp4")
@@ -266,17 +267,22 @@ def test_video_in_all_formats_out(tmp_path: Path) -> None:
     path = write_video(tmp_path / "in.mp4", [solid(c, size) for c in colours for _ in range(4)])
     source = open_source(str(path))
     sinks = open_sinks(
-        str(tmp_path / "out"), ["overlay", "classmap", "stats"], source, CAMVID, per_frame=True
+        str(tmp_path / "out"),
+        ["overlay", "classmap-png", "stats"],
+        source,
+        CAMVID,
+        SinkOptions(per_frame=True),
     )
     summary = run_pipeline(source, segmenter_of(), sinks)
     assert [path.name for path in summary.outputs] == [
         "out.overlay.mp4",
-        "out.classmap",
+        "out.classmap-png",
         "out.stats.json",
     ]
     pictures, _, rate = read_video(tmp_path / "out.overlay.mp4")
     assert (len(pictures), rate) == (12, Fraction(25))
-    masks = [cv2.imread(str(file), -1) for file in sorted((tmp_path / "out.classmap").iterdir())]
+    folder = tmp_path / "out.classmap-png"
+    masks = [cv2.imread(str(file), -1) for file in sorted(folder.iterdir())]
     assert [int(mask[0, 0]) for mask in masks if mask is not None] == [0] * 4 + [7] * 4 + [4] * 4
     stats = json.loads((tmp_path / "out.stats.json").read_text())
     assert stats["frames"] == len(stats["per_frame"]) == 12

@@ -8,7 +8,7 @@ import pytest
 
 from fasterseg.errors import OutputError, UsageError
 from fasterseg.labels import CAMVID
-from fasterseg.overlay import colorize
+from fasterseg.overlay import OverlayStyle, colorize, draw
 from fasterseg.stream.results import SegmentationResult
 from fasterseg.types import Frame, Size
 
@@ -41,6 +41,20 @@ def test_pixels_are_counted_per_class_and_ignored_ones_belong_to_none(
 def test_overlay_is_the_palette_over_the_frame(result: SegmentationResult) -> None:
     np.testing.assert_array_equal(result.overlay(alpha=0.0), result.frame.image)
     np.testing.assert_array_equal(result.overlay(alpha=1.0), colorize(result.mask, CAMVID))
+
+
+def test_overlay_may_have_contours_and_a_legend(result: SegmentationResult) -> None:
+    style = OverlayStyle(0.3, contours=True, legend=True)
+    drawn = result.overlay(0.3, contours=True, legend=True)
+    np.testing.assert_array_equal(drawn, draw(result.frame.image, result.mask, CAMVID, style))
+    assert drawn.shape[1] > 5
+    with pytest.raises(UsageError, match="alpha is 2"):
+        result.overlay(2)
+
+
+def test_saved_file_may_carry_the_palette(result: SegmentationResult, tmp_path: Path) -> None:
+    read = cv2.imread(str(result.save(tmp_path / "mask.png", indexed=True)), cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(read, colorize(result.mask, CAMVID))
 
 
 def test_saved_file_holds_the_ids_themselves(result: SegmentationResult, tmp_path: Path) -> None:

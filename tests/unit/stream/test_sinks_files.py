@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -9,8 +10,9 @@ import pytest
 
 from fasterseg.errors import OutputError, UsageError
 from fasterseg.labels import CAMVID
+from fasterseg.stream.outputs import OutputPlan
 from fasterseg.stream.results import SegmentationResult
-from fasterseg.stream.sinks import FrameSink, OutputPlan, SinkOptions, open_sinks
+from fasterseg.stream.sinks import FrameSink, SinkOptions, open_sinks
 from fasterseg.stream.sinks_files import StatsSink, open_classmap
 from fasterseg.types import Size, StageTimes
 from tests.contract.sink import SinkContract
@@ -68,6 +70,40 @@ def test_frames_of_a_video_are_named_by_their_index(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "x").iterdir()) == ["000000.png", "000042.png"]
 
 
+def test_pictures_of_a_pattern_are_named_by_their_index(tmp_path: Path) -> None:
+    source = FakeSource([solid((0, 0, 0))])
+    pattern = tmp_path / "new" / "map-%04d.png"
+    (sink,) = open_sinks(str(pattern), ["classmap"], source, CAMVID)
+    for index in (0, 42):
+        sink.write(result_of(solid((0, 0, 0)), index))
+    sink.close()
+    assert sink.paths == [pattern]
+    assert sorted(f.name for f in pattern.parent.iterdir()) == ["map-0000.png", "map-0042.png"]
+
+
+def test_pictures_in_a_folder_with_a_dot_are_png(tmp_path: Path) -> None:
+    source = FakeSource([solid((0, 0, 0))])
+    (sink,) = open_sinks(str(tmp_path / "v1.2"), ["overlay"], source, CAMVID)
+    sink.write(result_of(solid((0, 0, 0))))
+    assert cv2.imread(str(tmp_path / "v1.2" / "000000.png")) is not None
+
+
+def test_picture_with_a_very_long_name_is_written(tmp_path: Path) -> None:
+    source = FakeSource([solid((0, 0, 0))])
+    source.kind = "images"
+    (sink,) = open_sinks(str(tmp_path / "x"), ["classmap"], source, CAMVID)
+    sink.write(result_of(solid((0, 0, 0)), name="ä" * 125 + ".jpg"))
+    assert len(list((tmp_path / "x").iterdir())) == 1
+
+
+def test_name_that_is_no_utf8_is_kept(tmp_path: Path) -> None:
+    source = FakeSource([solid((0, 0, 0))])
+    source.kind = "images"
+    (sink,) = open_sinks(str(tmp_path / "x"), ["classmap"], source, CAMVID)
+    sink.write(result_of(solid((0, 0, 0)), name=os.fsdecode(b"a\xff.jpg")))
+    assert os.listdir(os.fsencode(tmp_path / "x")) == [b"a\xff.png"]  # noqa: PTH208
+
+
 def test_pictures_keep_their_stems_and_subfolders(tmp_path: Path) -> None:
     source = FakeSource([solid((0, 0, 0))])
     source.kind = "images"
@@ -90,7 +126,8 @@ def test_overlay_picture_is_the_results_overlay(tmp_path: Path) -> None:
     result = result_of(picture(Size(20, 30)))
     source = FakeSource([result.frame.image])
     source.kind = "image"
-    (sink,) = open_sinks(str(tmp_path / "x.png"), ["overlay"], source, CAMVID, alpha=0.25)
+    options = SinkOptions(alpha=0.25)
+    (sink,) = open_sinks(str(tmp_path / "x.png"), ["overlay"], source, CAMVID, options)
     sink.write(result)
     stored = cv2.imread(str(tmp_path / "x.png"))
     assert stored is not None
@@ -116,7 +153,8 @@ def timed_result(index: int, red: int) -> SegmentationResult:
 
 def test_statistics_sum_up_shares_and_times(tmp_path: Path) -> None:
     source = FakeSource([solid((0, 0, 0))])
-    (sink,) = open_sinks(str(tmp_path / "x.json"), ["stats"], source, CAMVID, per_frame=True)
+    options = SinkOptions(per_frame=True)
+    (sink,) = open_sinks(str(tmp_path / "x.json"), ["stats"], source, CAMVID, options)
     sink.write(timed_result(0, red=2))
     sink.write(timed_result(3, red=8))
     sink.close()

@@ -1,20 +1,26 @@
 from __future__ import annotations
 
+import contextlib
+import os
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 
 from fasterseg.errors import OutputError
+from fasterseg.labels import CAMVID
 from fasterseg.stream import sinks_video
+from fasterseg.stream.results import SegmentationResult
 from fasterseg.stream.sinks import FrameSink
-from fasterseg.stream.sinks_video import Clock, VideoSink
-from fasterseg.types import Size
+from fasterseg.stream.sinks_video import IDS, PLAYABLE, Clock, VideoSink
+from fasterseg.types import Frame, Size
 from tests.contract.sink import SinkContract
 from tests.unit.stream.conftest import (
     NTSC,
@@ -30,13 +36,21 @@ from tests.unit.stream.conftest import (
 TICK = Fraction(1, 90000)
 
 
+def frame_of(result: SegmentationResult) -> Image:
+    return result.frame.image
+
+
+def mask_of(result: SegmentationResult) -> Image:
+    return result.mask
+
+
 class TestMp4(SinkContract):
     @pytest.fixture
     def path(self, tmp_path: Path) -> Path:
         return tmp_path / "new" / "out.mp4"
 
     def open(self, path: Path) -> FrameSink:
-        return VideoSink(path, Fraction(25), TICK)
+        return VideoSink(path, Fraction(25), TICK, frame_of)
 
 
 class TestMatroska(SinkContract):
@@ -45,11 +59,20 @@ class TestMatroska(SinkContract):
         return tmp_path / "new" / "out.mkv"
 
     def open(self, path: Path) -> FrameSink:
-        return VideoSink(path, None, None)
+        return VideoSink(path, None, None, frame_of)
+
+
+class TestClassMaps(SinkContract):
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        return tmp_path / "new" / "out.mkv"
+
+    def open(self, path: Path) -> FrameSink:
+        return VideoSink(path, Fraction(25), TICK, mask_of, IDS)
 
 
 def write(sink: VideoSink, pictures: Sequence[Image], times: Sequence[Fraction]) -> None:
-    """Write pictures without colours over them (alpha 0) and close."""
+    """Write pictures and close."""
     for index, (picture, time) in enumerate(zip(pictures, times, strict=True)):
         sink.write(result_of(picture, index, float(time)))
     sink.close()
@@ -60,7 +83,7 @@ def write(sink: VideoSink, pictures: Sequence[Image], times: Sequence[Fraction])
 def test_constant_rate_is_kept_exactly(tmp_path: Path, rate: Fraction, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     times = [index / rate for index in range(40)]
-    write(VideoSink(path, rate, TICK, alpha=0), numbered(40), times)
+    write(VideoSink(path, rate, TICK, frame_of), numbered(40), times)
     pictures, stored, average = read_video(path)
     assert average == rate
     assert stored == times
@@ -69,7 +92,7 @@ def test_constant_rate_is_kept_exactly(tmp_path: Path, rate: Fraction, suffix: s
 
 def test_rate_survives_timestamps_rounded_to_milliseconds(tmp_path: Path) -> None:
     rounded = [Fraction(round(index / NTSC * 1000), 1000) for index in range(40)]
-    sink = VideoSink(tmp_path / "a.mp4", NTSC, Fraction(1, 1000), alpha=0)
+    sink = VideoSink(tmp_path / "a.mp4", NTSC, Fraction(1, 1000), frame_of)
     write(sink, numbered(40), rounded)
     _, stored, average = read_video(tmp_path / "a.mp4")
     assert average == NTSC
@@ -81,7 +104,7 @@ def test_varying_timestamps_are_kept(tmp_path: Path, suffix: str) -> None:
     ticks = [0, 3000, 9100, 9200, 20000, 50000, 53000, 90000]
     times = [tick * TICK for tick in ticks]
     path = tmp_path / f"a{suffix}"
-    write(VideoSink(path, Fraction(20000, 789), TICK, alpha=0), numbered(8), times)
+    write(VideoSink(path, Fraction(20000, 789), TICK, frame_of), numbered(8), times)
     pictures, stored, _ = read_video(path)
     off = TICK if suffix == ".mp4" else Fraction(1, 1000)
     assert all(abs(a - b) <= off for a, b in zip(stored, times, strict=True))
@@ -89,7 +112,11 @@ def test_varying_timestamps_are_kept(tmp_path: Path, suffix: str) -> None:
 
 
 def test_length_is_that_of_the_source(tmp_path: Path) -> None:
-    write(VideoSink(tmp_path / "a.mp4", NTSC, TICK), numbered(30), [i / NTSC for i in range(30)])
+    write(
+        VideoSink(tmp_path / "a.mp4", NTSC, TICK, frame_of),
+        numbered(30),
+        [i / NTSC for i in range(30)],
+    )
     with av.open(str(tmp_path / "a.mp4")) as container:
         stream = container.streams.video[0]
         assert stream.duration is not None
@@ -101,7 +128,7 @@ def test_length_is_that_of_the_source(tmp_path: Path) -> None:
 def test_overlay_has_the_blended_colours(tmp_path: Path) -> None:
     colours = [(40, 80, 200), (200, 60, 30), (20, 180, 60), (250, 250, 250), (5, 5, 5)]
     results = [result_of(solid(colour), i, i / 25) for i, colour in enumerate(colours)]
-    sink = VideoSink(tmp_path / "a.mp4", Fraction(25), TICK, alpha=0.5)
+    sink = VideoSink(tmp_path / "a.mp4", Fraction(25), TICK, lambda result: result.overlay(0.5))
     for result in results:
         sink.write(result)
     sink.close()
@@ -113,7 +140,7 @@ def test_overlay_has_the_blended_colours(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [Size(63, 95), Size(64, 95), Size(63, 96)])
 def test_odd_sizes_are_padded_by_an_edge_pixel(tmp_path: Path, size: Size) -> None:
     image = solid((200, 60, 30), size)
-    write(VideoSink(tmp_path / "a.mp4", Fraction(25), TICK, alpha=0), [image] * 3, _times(3))
+    write(VideoSink(tmp_path / "a.mp4", Fraction(25), TICK, frame_of), [image] * 3, _times(3))
     pictures, _, _ = read_video(tmp_path / "a.mp4")
     assert len(pictures) == 3
     assert pictures[0].shape == (64, 96, 3)
@@ -122,7 +149,7 @@ def test_odd_sizes_are_padded_by_an_edge_pixel(tmp_path: Path, size: Size) -> No
 
 def test_it_plays_in_a_browser(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
-    write(VideoSink(path, Fraction(25), TICK), numbered(5), _times(5))
+    write(VideoSink(path, Fraction(25), TICK, frame_of), numbered(5), _times(5))
     with av.open(str(path)) as container:
         frame = next(container.decode(video=0))
         context = container.streams.video[0].codec_context
@@ -139,7 +166,7 @@ def test_file_plays_while_it_is_being_written(tmp_path: Path) -> None:
     """A program that is killed closes nothing."""
     path = tmp_path / "a.mp4"
     noise = np.random.default_rng(0).integers(0, 256, (200, 64, 96, 3), np.uint8)
-    sink = VideoSink(path, Fraction(25), TICK)
+    sink = VideoSink(path, Fraction(25), TICK, frame_of)
     for index, picture in enumerate(noise):
         sink.write(result_of(picture, index, index / 25))
     copy = tmp_path / "copy.mp4"
@@ -152,7 +179,7 @@ def test_file_plays_while_it_is_being_written(tmp_path: Path) -> None:
 def test_full_disk_is_told_once_and_what_was_written_plays(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     noise = np.random.default_rng(0).integers(0, 256, (20, 128, 192, 3), np.uint8)
-    sink = VideoSink(path, Fraction(25), TICK)
+    sink = VideoSink(path, Fraction(25), TICK, frame_of)
     with limited_file_size(1_500_000):
         results = (result_of(noise[index % 20], index, index / 25) for index in range(1000))
         with pytest.raises(OutputError, match=r"cannot write .*a\.mp4: File too large"):
@@ -161,6 +188,13 @@ def test_full_disk_is_told_once_and_what_was_written_plays(tmp_path: Path) -> No
     with av.open(str(path)) as container:
         assert sum(1 for _ in _decodable(container)) > 5
     assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def frames_of(path: Path) -> int:
+    """Frames that can be decoded of a file; 0 where it cannot even be opened."""
+    with contextlib.suppress(av.error.FFmpegError, IndexError), av.open(str(path)) as container:
+        return sum(1 for _ in _decodable(container))
+    return 0
 
 
 def _decodable(container: Any) -> Any:
@@ -181,23 +215,140 @@ def test_no_room_for_the_final_copy_keeps_the_fragments(
     monkeypatch.setattr(sinks_video, "_rewrite", full)
     path = tmp_path / "a.mp4"
     times = [index / NTSC for index in range(40)]
-    write(VideoSink(path, NTSC, TICK, alpha=0), numbered(40), times)
+    write(VideoSink(path, NTSC, TICK, frame_of), numbered(40), times)
     pictures, stored, _ = read_video(path)
     assert [number_of(picture) for picture in pictures] == list(range(40))
     assert stored == times
     assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
 
 
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.9, 0.97, 0.99, 0.999])
+def test_disk_that_fills_up_under_the_final_copy_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    rewrite = sinks_video._rewrite
+
+    def on_a_full_disk(fragments: Path, target: Path) -> int:
+        with limited_file_size(round(fragments.stat().st_size * share)):
+            return rewrite(fragments, target)
+
+    monkeypatch.setattr(sinks_video, "_rewrite", on_a_full_disk)
+    noise = np.random.default_rng(0).integers(0, 256, (60, 64, 96, 3), np.uint8)
+    times = [Fraction(index, 25) for index in range(60)]
+    write(VideoSink(tmp_path / "a.mp4", Fraction(25), TICK, frame_of), list(noise), times)
+    assert len(read_video(tmp_path / "a.mp4")[0]) == 60
+    assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
+
+
+@pytest.mark.parametrize("share", [0.001, 0.05, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "ids.mkv"])
+def test_file_that_misses_frames_is_never_called_complete(
+    tmp_path: Path, name: str, share: float
+) -> None:
+    path = tmp_path / name
+    noise = list(np.random.default_rng(0).integers(0, 256, (60, 64, 96, 3), np.uint8))
+    times = [Fraction(index, 25) for index in range(60)]
+
+    def sink() -> VideoSink:
+        if name == "ids.mkv":
+            return VideoSink(path, Fraction(25), TICK, mask_of, IDS)
+        return VideoSink(path, Fraction(25), TICK, frame_of)
+
+    write(sink(), noise, times)
+    size = path.stat().st_size
+    broken, told = sink(), False
+    with limited_file_size(round(size * share)):
+        try:
+            write(broken, noise, times)
+        except OutputError:
+            told = True
+        broken.close()
+    # The fragments of an MP4 may fit where the final copy does not.
+    assert told or frames_of(path) == 60
+    assert told or share > 0.9
+    assert frames_of(path) > 0 or share < 0.5
+
+
 def test_colon_in_the_name_is_no_protocol(tmp_path: Path) -> None:
     path = tmp_path / "http:10.mp4"
-    write(VideoSink(path, Fraction(25), TICK), numbered(2), _times(2))
+    write(VideoSink(path, Fraction(25), TICK, frame_of), numbered(2), _times(2))
     assert path.is_file()
 
 
-def test_missing_encoder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sinks_video, "ENCODER", "libx264-that-is-not-there")
-    with pytest.raises(OutputError, match=r"no libx264-that-is-not-there.*pip install"):
-        VideoSink(tmp_path / "a.mp4", Fraction(25), TICK)
+@pytest.mark.parametrize("name", [b"a\xff.mp4", "日本 ö.mp4".encode(), b"a\xff.mkv"])
+def test_any_file_name_is_written_and_completed(tmp_path: Path, name: bytes) -> None:
+    path = tmp_path / os.fsdecode(name)
+    write(VideoSink(path, Fraction(25), TICK, frame_of), numbered(3), _times(3))
+    assert os.listdir(os.fsencode(tmp_path)) == [name]  # noqa: PTH208
+    assert b"moof" not in path.read_bytes()
+
+
+def test_missing_encoder_is_named(tmp_path: Path) -> None:
+    missing = replace(PLAYABLE, encoder="libx264-that-is-not-there")
+    with pytest.raises(OutputError, match=r"no encoder libx264-that-is-not-there.*pip install"):
+        VideoSink(tmp_path / "a.mp4", Fraction(25), TICK, frame_of, missing)
+
+
+@pytest.mark.parametrize("size", [Size(64, 96), Size(63, 95), Size(1, 1), Size(2, 333)])
+def test_class_map_video_is_the_exact_ids_at_the_exact_size(tmp_path: Path, size: Size) -> None:
+    path = tmp_path / "a.mkv"
+    masks = np.random.default_rng(0).integers(0, 256, (5, *size), np.uint8)
+    sink = VideoSink(path, NTSC, TICK, mask_of, IDS)
+    for index, mask in enumerate(masks):
+        frame = Frame(np.zeros((*size, 3), np.uint8), index, float(index / NTSC))
+        sink.write(SegmentationResult(mask, CAMVID, frame))
+    sink.close()
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+        assert container.streams.video[0].codec_context.name == "ffv1"
+        assert container.streams.video[0].average_rate == NTSC
+    assert [frame.format.name for frame in frames] == ["gray"] * 5
+    np.testing.assert_array_equal([frame.to_ndarray() for frame in frames], masks)
+    times = [float(index / NTSC) for index in range(5)]
+    assert [picture.time for picture in frames] == pytest.approx(times, abs=0.0006)
+
+
+def test_class_map_video_is_read_unchanged_by_opencv(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    sink = VideoSink(path, Fraction(25), TICK, mask_of, IDS)
+    results = [result_of(solid((index * 60, 200, 10)), index, index / 25) for index in range(4)]
+    results[0].mask[:8] = np.arange(96)
+    results[0].mask[8:16] = 255
+    for result in results:
+        sink.write(result)
+    sink.close()
+    capture = cv2.VideoCapture(str(path))
+    for result in results:
+        good, image = capture.read()
+        assert good
+        assert image is not None
+        np.testing.assert_array_equal(image[..., 0], result.mask)
+
+
+def test_class_map_video_plays_while_it_is_being_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    noise = np.random.default_rng(0).integers(0, 256, (200, 64, 96), np.uint8)
+    sink = VideoSink(path, Fraction(25), TICK, mask_of, IDS)
+    for index, mask in enumerate(noise):
+        frame = Frame(solid((0, 0, 0)), index, index / 25)
+        sink.write(SegmentationResult(mask, CAMVID, frame))
+    copy = tmp_path / "copy.mkv"
+    copy.write_bytes(path.read_bytes())
+    sink.close()
+    with av.open(str(copy)) as container:
+        whole = [frame.to_ndarray() for frame in _decodable(container)]
+    assert len(whole) > 20
+    np.testing.assert_array_equal(whole[:20], noise[:20])
+
+
+def test_picture_of_another_size_than_the_first_is_an_error(tmp_path: Path) -> None:
+    sink = VideoSink(tmp_path / "a.mkv", Fraction(25), TICK, mask_of, IDS)
+    sink.write(result_of(solid((0, 0, 0))))
+    with pytest.raises(OutputError, match=r"frame 1 is 32x48 \(HxW\) after others of 64x96"):
+        sink.write(result_of(solid((0, 0, 0), Size(32, 48)), 1, 0.04))
+    sink.close()
+    with av.open(str(tmp_path / "a.mkv")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 1
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from fasterseg.errors import SourceError, UsageError
+from fasterseg.errors import SourceError
 from fasterseg.registry import resolve
-from fasterseg.stream.sources import SOURCES, expected_frames, kind_of, open_source, redacted
+from fasterseg.stream.sources import SOURCES, kind_of, open_source, redacted
 from tests.unit.stream.conftest import numbered, solid, write_picture, write_video
 
 
@@ -23,6 +23,10 @@ def test_every_registered_kind_has_its_class(kind: str) -> None:
         ("rtsp://host/stream", "video"),
         ("http://host/a.jpg", "video"),
         ("nowhere/*.png", "images"),
+        ("nowhere/%06d.png", "images"),
+        ("gst:videotestsrc ! appsink", "gstreamer"),
+        ("-", "pipe"),
+        ("/dev/stdin", "pipe"),
     ],
 )
 def test_kind_follows_from_the_address(uri: str, kind: str) -> None:
@@ -56,12 +60,6 @@ def test_path_that_cannot_be_looked_at_is_a_source_error(tmp_path: Path) -> None
         open_source(str(tmp_path / ("n" * 300)))
 
 
-@pytest.mark.parametrize("option", ["stride", "limit"])
-def test_stride_and_limit_start_at_one(option: str) -> None:
-    with pytest.raises(UsageError, match=f"{option} is 0"):
-        open_source("gone.mp4", **{option: 0})
-
-
 def test_file_url_is_its_path(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", numbered(2))
     source = open_source(f"file://{path}")
@@ -79,12 +77,3 @@ def test_file_url_is_its_path(tmp_path: Path) -> None:
 )
 def test_redacted_hides_credentials_and_query_of_urls_only(uri: str, shown: str) -> None:
     assert redacted(uri) == shown
-
-
-@pytest.mark.parametrize(
-    ("total", "stride", "limit", "kept"), [(10, 1, None, 10), (10, 3, None, 4), (10, 3, 2, 2)]
-)
-def test_expected_frames_counts_the_first_of_every_stride(
-    total: int, stride: int, limit: int | None, kept: int
-) -> None:
-    assert expected_frames(total, stride, limit) == kept

@@ -1,46 +1,72 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 import pytest
 
-from fasterseg.errors import SourceError
+from fasterseg.errors import SourceError, UsageError
+from fasterseg.labels import CAMVID
+from fasterseg.stream import sources_camera
+from fasterseg.stream.outputs import plan_outputs
+from fasterseg.stream.pipeline import run_pipeline
+from fasterseg.stream.segmenter import Segmenter
+from fasterseg.stream.sinks import open_sinks
 from fasterseg.stream.sources import Kind, open_source
+from fasterseg.stream.sources_options import SourceOptions
+from fasterseg.types import Size
 from tests.contract.source import SourceContract
-from tests.unit.stream.conftest import Image, solid
+from tests.unit.stream.conftest import Image, StandIn, read_video, solid
+
+Script = Callable[[int], Any]
+
+
+def steady(number: int) -> Image:
+    """What the camera shows at its n-th grab, from 1."""
+    return solid((number % 256, 0, 0))
 
 
 class FakeCapture:
-    """Stands in for cv2.VideoCapture: camera 0 is there, others are not."""
+    """Stands in for cv2.VideoCapture: camera 0 and pipelines are there; `script` is the show.
+
+    The script gives a picture for the number of the grab, None for a picture that cannot be
+    decoded, and raises LookupError for a grab that fails.
+    """
 
     opened: ClassVar[list[FakeCapture]] = []
-    lost_after: ClassVar[int | None] = None
+    script: ClassVar[Script] = staticmethod(steady)
+    rate: ClassVar[float] = 29.97002997
 
-    def __init__(self, number: int) -> None:
-        self.number = number
+    def __init__(self, what: int | str, backend: int = 0) -> None:
+        self.what = what
+        self.backend = backend
         self.released = False
         self.grabbed = 0
+        self.retrieved = 0
         self.opened.append(self)
 
     def isOpened(self) -> bool:  # noqa: N802
-        return self.number == 0 and not self.released
+        return self.what != 5 and not self.released
 
     def get(self, name: int) -> float:
-        return 29.97002997 if name == cv2.CAP_PROP_FPS else 0.0
+        return self.rate if name == cv2.CAP_PROP_FPS else 0.0
 
     def grab(self) -> bool:
         self.grabbed += 1
+        try:
+            self.shown = type(self).script(self.grabbed)
+        except LookupError:
+            return False
         return True
 
-    def read(self) -> tuple[bool, Image | None]:
-        if self.lost_after is not None and self.grabbed >= self.lost_after:
-            return False, None
-        self.grabbed += 1
-        return True, solid((self.grabbed % 256, 0, 0))
+    def retrieve(self) -> tuple[bool, Any]:
+        self.retrieved += 1
+        return self.shown is not None, self.shown
 
     def release(self) -> None:
         self.released = True
@@ -50,8 +76,31 @@ class FakeCapture:
 def _camera(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(cv2, "VideoCapture", FakeCapture)
     monkeypatch.setattr(FakeCapture, "opened", [])
+    monkeypatch.setattr(sources_camera, "RETRY_S", 0.0)
     yield
-    assert all(capture.released for capture in FakeCapture.opened if capture.number == 0)
+    assert all(capture.released for capture in FakeCapture.opened if capture.what != 5)
+
+
+@pytest.fixture
+def show(monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], None]:
+    """Sets the script of the camera."""
+    return lambda script: monkeypatch.setattr(FakeCapture, "script", staticmethod(script))
+
+
+def missing(numbers: Sequence[int]) -> Script:
+    """A camera whose grabs of these numbers fail."""
+
+    def script(number: int) -> Image:
+        if number in numbers:
+            raise LookupError
+        return steady(number)
+
+    return script
+
+
+def blues(frames: Sequence[Any]) -> list[int]:
+    """Which grabs the frames come from."""
+    return [int(np.max(frame.image[..., 0])) for frame in frames]
 
 
 class TestCamera(SourceContract):
@@ -69,36 +118,209 @@ def test_device_file_is_the_camera_of_its_number() -> None:
     source.close()
 
 
+def test_other_name_of_a_device_is_that_camera(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = tmp_path / "usb-Front_Camera-index0"
+    link.symlink_to("/dev/null")
+    monkeypatch.setattr("os.path.realpath", lambda path: "/dev/video3")
+    source = open_source(str(link))
+    assert FakeCapture.opened[0].what == 3
+    assert source.name == "camera:3"
+    source.close()
+
+
 def test_rate_is_the_fraction_it_announces() -> None:
     source = open_source("camera:0")
     assert source.fps == Fraction(30000, 1001)
     source.close()
 
 
-def test_stride_grabs_frames_without_decoding_them() -> None:
-    source = open_source("camera:0", stride=3, limit=3)
-    blues = [int(np.max(frame.image[..., 0])) for frame in source]
+@pytest.mark.parametrize("rate", [0.0, -1.0, math.nan, math.inf, 1e9])
+def test_senseless_rate_is_no_rate(rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeCapture, "rate", rate)
+    source = open_source("camera:0")
+    assert source.fps is None
     source.close()
-    assert blues == [1, 4, 7]
+
+
+def test_stride_grabs_frames_without_decoding_them() -> None:
+    source = open_source("camera:0", SourceOptions(stride=3, limit=3))
+    assert blues(list(source)) == [1, 4, 7]
+    assert FakeCapture.opened[0].retrieved == 3
+    source.close()
+
+
+def test_max_fps_goes_by_the_clock_and_not_by_the_announced_rate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = iter(np.arange(0, 100, 0.01))
+    monkeypatch.setattr("time.perf_counter", lambda: next(now_s))
+    source = open_source("camera:0", SourceOptions(max_fps=Fraction(10), limit=20))
+    times = [frame.timestamp_s for frame in source]
+    source.close()
+    assert source.fps == 10
+    assert np.diff(times).min() > 0.07
+    assert times[-1] == pytest.approx(1.9, abs=0.05)
+
+
+def test_start_lets_a_camera_settle(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = iter(np.arange(0, 100, 0.1))
+    monkeypatch.setattr("time.perf_counter", lambda: next(now_s))
+    source = open_source("camera:0", SourceOptions(start_s=1.0, limit=2))
+    frames = list(source)
+    source.close()
+    assert [frame.index for frame in frames] == [0, 1]
+    assert frames[0].timestamp_s == 0.0
+    assert blues(frames)[0] > 4
 
 
 def test_missing_camera_says_what_to_check() -> None:
-    with pytest.raises(SourceError, match=r"camera 5 cannot be opened.*/dev/video5"):
+    with pytest.raises(SourceError, match=r"camera 5 cannot be opened.*/dev/video5") as caught:
         open_source("camera:5")
+    assert caught.value.exit_code == 3
 
 
-def test_camera_without_a_picture_is_released(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FakeCapture, "lost_after", 0)
+def test_camera_without_a_picture_is_released(show: Callable[[Script], None]) -> None:
+    show(missing(range(100)))
     with pytest.raises(SourceError, match="gives no picture"):
         open_source("camera:0")
 
 
-def test_lost_camera_is_a_source_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FakeCapture, "lost_after", 2)
-    source = open_source("camera:0")
-    frames = iter(source)
-    next(frames)
-    next(frames)
-    with pytest.raises(SourceError, match=r"camera:0 gives no picture \(frame 2\)"):
-        next(frames)
+def test_single_failures_are_passed_over_and_counted(show: Callable[[Script], None]) -> None:
+    show(missing([2, 5, 6, 7]))
+    source = open_source("camera:0", SourceOptions(limit=4))
+    frames = list(source)
     source.close()
+    assert blues(frames) == [1, 3, 4, 8]
+    assert source.lost_frames == 4
+    assert source.warnings == ["camera:0 gave no picture at frame 1; it was passed over"]
+
+
+def test_picture_that_cannot_be_decoded_is_lost_and_counted(
+    show: Callable[[Script], None],
+) -> None:
+    show(lambda number: None if number == 2 else steady(number))
+    source = open_source("camera:0", SourceOptions(limit=2))
+    frames = list(source)
+    source.close()
+    assert [frame.index for frame in frames] == [0, 2]
+    assert source.lost_frames == 1
+
+
+def test_unplugged_camera_is_an_error_after_what_it_gave_is_written(
+    show: Callable[[Script], None], tmp_path: Path
+) -> None:
+    show(missing(range(8, 1000)))
+    source = open_source("camera:0")
+    # A fast camera drops what the engine cannot take; this one has a patient consumer.
+    source.live = False
+    target = tmp_path / "out.mp4"
+    assert plan_outputs(str(target), ["overlay"], source)
+    sinks = open_sinks(str(target), ["overlay"], source, CAMVID)
+    with pytest.raises(SourceError, match=r"camera:0 gives no picture any more \(frame 7\)"):
+        run_pipeline(source, Segmenter(lambda size: StandIn()), sinks)
+    pictures, _, _ = read_video(target)
+    assert len(pictures) == 7
+
+
+@pytest.mark.parametrize(
+    ("image", "pixel"),
+    [
+        (np.full((64, 96), 90, np.uint8), (90, 90, 90)),
+        (np.full((64, 96, 1), 90, np.uint8), (90, 90, 90)),
+        (np.full((64, 96, 4), (1, 2, 3, 200), np.uint8), (1, 2, 3)),
+        (np.full((64, 96), 90 * 257, np.uint16), (90, 90, 90)),
+    ],
+    ids=["grey", "one channel", "BGRA", "16 bit"],
+)
+def test_other_pixel_formats_become_bgr(
+    image: Any, pixel: tuple[int, int, int], show: Callable[[Script], None]
+) -> None:
+    show(lambda number: image)
+    source = open_source("camera:0", SourceOptions(limit=1))
+    (frame,) = source
+    source.close()
+    assert frame.image.shape == (64, 96, 3)
+    assert (frame.image == pixel).all()
+
+
+def test_camera_of_an_unknown_format_says_which(show: Callable[[Script], None]) -> None:
+    show(lambda number: np.zeros((64, 96, 2), np.uint8))
+    with pytest.raises(SourceError, match=r"camera:0 holds 2 channels of uint8; convert"):
+        open_source("camera:0")
+
+
+def test_changing_size_is_fitted_to_the_first_with_one_warning(
+    show: Callable[[Script], None],
+) -> None:
+    show(lambda number: solid((9, 9, 9), Size(64, 96) if number < 3 else Size(128, 64)))
+    source = open_source("camera:0", SourceOptions(limit=5))
+    assert {frame.size for frame in source} == {Size(64, 96)}
+    source.close()
+    assert len(source.warnings) == 1
+    assert "changes from 64x96 to 128x64" in source.warnings[0]
+
+
+def test_camera_cannot_be_looped() -> None:
+    with pytest.raises(UsageError, match="camera:0 comes only once"):
+        open_source("camera:0", SourceOptions(loop=2))
+
+
+class TestGStreamer(SourceContract):
+    kind: Kind = "camera"
+
+    @pytest.fixture(autouse=True)
+    def _has_gstreamer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda backend: True)
+
+    @pytest.fixture
+    def uri(self) -> str:
+        return "gst: videotestsrc ! videoconvert ! appsink"
+
+    def test_pipeline_is_handed_to_gstreamer(self, uri: str) -> None:
+        source = open_source(uri)
+        source.close()
+        assert FakeCapture.opened[0].what == "videotestsrc ! videoconvert ! appsink"
+        assert FakeCapture.opened[0].backend == cv2.CAP_GSTREAMER
+        assert source.stem == "gstreamer"
+
+    def test_its_end_is_no_loss(self, uri: str, show: Callable[[Script], None]) -> None:
+        show(missing(range(6, 100)))
+        source = open_source(uri)
+        assert blues(list(source)) == [1, 2, 3, 4, 5]
+        source.close()
+        assert source.warnings == ["gstreamer ended after 5 frames"]
+        assert source.lost_frames == 0
+
+    def test_end_before_the_first_picture_is_an_error(
+        self, uri: str, show: Callable[[Script], None]
+    ) -> None:
+        show(missing(range(100)))
+        with pytest.raises(SourceError, match="ended before its first picture"):
+            open_source(uri)
+
+
+def test_pipeline_that_does_not_start_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda backend: True)
+    monkeypatch.setattr(FakeCapture, "isOpened", lambda self: False)
+    with pytest.raises(SourceError, match=r"does not start: nonsense ! appsink.*gst-launch"):
+        open_source("gst:nonsense ! appsink")
+    monkeypatch.setattr(FakeCapture, "opened", [])
+
+
+def test_pipeline_needs_an_appsink() -> None:
+    with pytest.raises(SourceError, match="must end in an appsink"):
+        open_source("gst:videotestsrc ! autovideosink")
+
+
+def test_opencv_without_gstreamer_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2.videoio_registry, "hasBackend", lambda backend: False)
+    with pytest.raises(SourceError, match=r"built without GStreamer.*system-site-packages"):
+        open_source("gst:videotestsrc ! appsink")
+
+
+def test_gstreamer_is_looked_up_as_the_build_tells_it() -> None:
+    information = cv2.getBuildInformation()
+    line = next(line for line in information.splitlines() if "GStreamer" in line)
+    assert cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER) == ("YES" in line)

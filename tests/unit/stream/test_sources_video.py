@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from fasterseg.errors import SourceError
-from fasterseg.stream import sources_video
+from fasterseg.stream import sources_decoded
 from fasterseg.stream.sources import Kind, open_source
+from fasterseg.stream.sources_options import SourceOptions
 from fasterseg.types import Size
 from tests.contract.source import SourceContract
 from tests.unit.stream.conftest import (
@@ -46,7 +47,7 @@ class TestMatroska(SourceContract):
 
 def test_frames_come_in_order_with_their_content(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", numbered(20))
-    with_stride = open_source(str(path), stride=4)
+    with_stride = open_source(str(path), SourceOptions(stride=4))
     assert [number_of(frame.image) for frame in with_stride] == [0, 4, 8, 12, 16]
     with_stride.close()
 
@@ -58,7 +59,7 @@ def test_rate_is_exact_and_follows_the_stride(tmp_path: Path) -> None:
     times = [frame.timestamp_s for frame in source]
     assert times == pytest.approx([index * 1001 / 30000 for index in range(6)], abs=1e-9)
     source.close()
-    every_third = open_source(path, stride=3)
+    every_third = open_source(path, SourceOptions(stride=3))
     assert every_third.fps == NTSC / 3
     every_third.close()
 
@@ -77,14 +78,14 @@ def test_varying_timestamps_are_relative_to_the_first(tmp_path: Path) -> None:
 def test_skipped_frames_are_not_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "a.mp4", numbered(12))
     converted: list[Any] = []
-    convert = sources_video._Converter.__call__
+    convert = sources_decoded.Converter.__call__
 
     def counted(self: Any, picture: Any) -> Any:
         converted.append(picture.pts)
         return convert(self, picture)
 
-    monkeypatch.setattr(sources_video._Converter, "__call__", counted)
-    source = open_source(str(path), stride=4)
+    monkeypatch.setattr(sources_decoded.Converter, "__call__", counted)
+    source = open_source(str(path), SourceOptions(stride=4))
     assert len(list(source)) == 3
     source.close()
     assert len(converted) == 3
@@ -250,9 +251,3 @@ def test_unreachable_url_is_told_without_its_password() -> None:
         open_source("rtsp://me:secret@127.0.0.1:9/live")
     assert "secret" not in str(caught.value)
     assert caught.value.__cause__ is None
-
-
-def test_stem_of_an_url_is_its_last_part() -> None:
-    assert sources_video.stem_of("http://host/a/drive.mp4") == "drive"
-    assert sources_video.stem_of("rtsp://host:554") == "stream"
-    assert sources_video.stem_of("/data/x.y.mkv") == "x.y"

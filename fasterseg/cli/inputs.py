@@ -1,0 +1,87 @@
+"""The options that say what is taken of INPUT, shared by the programs that read one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from fasterseg.cli.options import parse_size
+
+if TYPE_CHECKING:
+    from fasterseg.stream.sources_options import SourceOptions
+
+INPUT_HELP: Final = (
+    "Image, folder, 'pattern*.jpg' or %06d.jpg, video, animated GIF or PNG, URL, camera:0 or "
+    "/dev/video0, 'gst:... ! appsink', or - for stdin."
+)
+
+StartOption = Annotated[
+    str,
+    typer.Option(
+        metavar="TIME",
+        help="Begin at 12.5 (seconds), MM:SS or HH:MM:SS: with the first frame from then on. "
+        "Frames are counted and timed from there.",
+    ),
+]
+LimitOption = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Stop after so many frames.")
+]
+StrideOption = Annotated[int, typer.Option(min=1, metavar="N", help="Take every n-th frame.")]
+LoopOption = Annotated[
+    int,
+    typer.Option(min=0, metavar="N", help="Read files N times; 0: until --limit or Ctrl-C."),
+]
+MaxFpsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="F",
+        help="Take at most F frames per second of INPUT's time, evenly; 10, 29.97 or 30000/1001.",
+    ),
+]
+InputFormatOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FORMAT",
+        help="INPUT is raw frames: bgr24, rgb24, bgra, rgba, gray, yuv420p or nv12.",
+    ),
+]
+InputSizeOption = Annotated[
+    str | None,
+    typer.Option(metavar="HxW", help="Size of raw frames, height first, such as 720x1280."),
+]
+InputFpsOption = Annotated[
+    str | None, typer.Option(metavar="F", help="Rate of raw frames; default: 25.")
+]
+
+
+def source_options(
+    *,
+    stride: int,
+    limit: int | None,
+    start: str,
+    loop: int,
+    max_fps: str | None,
+    input_format: str | None,
+    input_size: str | None,
+    input_fps: str | None,
+) -> SourceOptions:
+    """The options as one value.
+
+    Raises:
+        UsageError: one cannot be right, or needs another one.
+    """
+    from fasterseg.stream.sources_options import SourceOptions, rate_of, raw_video, seconds_of
+
+    return SourceOptions(
+        stride=stride,
+        limit=limit,
+        start_s=seconds_of(start),
+        loop=loop,
+        max_fps=rate_of(max_fps) if max_fps is not None else None,
+        raw=raw_video(
+            input_format,
+            parse_size(input_size),
+            rate_of(input_fps) if input_fps is not None else None,
+        ),
+    )
