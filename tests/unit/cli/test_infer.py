@@ -87,6 +87,7 @@ def test_class_maps_are_those_of_the_exported_file_run_by_hand(
             image = frame.to_ndarray(format="bgr24")
             expected = session.run(None, {"frames": image[None]})[0][0]
             written = cv2.imread(str(tmp_path / "maps" / f"{index:06d}.png"), cv2.IMREAD_UNCHANGED)
+            assert written is not None
             assert np.array_equal(written, expected)
 
 

@@ -1,0 +1,94 @@
+"""Every fasterseg command of the README runs, or at least parses where running takes more."""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import av
+import cv2
+import pytest
+
+from fasterseg.cli import bench, infer, main, search
+from fasterseg.cli.options import exit_code_of
+from fasterseg.types import Size
+from tests.parity import street_like
+from tests.shared import ROOT
+
+pytestmark = pytest.mark.onnx
+
+PROGRAMS = {
+    "fasterseg": main.app,
+    "fasterseg-bench": bench.app,
+    "fasterseg-infer": infer.app,
+    "fasterseg-search": search.app,
+}
+ONLY_PARSED = {
+    "rtsp:": "a camera on the network",
+    "gst:": "OpenCV with GStreamer",
+    "fasterseg-bench": "minutes of timing, or a data set",
+    "fasterseg-search": "hours of training, or a data set",
+    "<": "a stream of raw frames",
+    "doctor": "ten seconds; has tests of its own",
+}
+SIZE = Size(72, 128)
+
+
+def blocks() -> list[list[str]]:
+    """Commands of ours, per shell block of the README."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = [
+        [line.partition(" #")[0].strip() for line in block.splitlines()]
+        for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    ]
+    ours = [[line for line in lines if line.split(" ")[0] in PROGRAMS] for lines in found]
+    return [lines for lines in ours if lines]
+
+
+def make_inputs(folder: Path) -> None:
+    """The files that the README's commands name."""
+    (folder / "frames").mkdir()
+    for index in range(2):
+        cv2.imwrite(str(folder / f"frames/{index:06d}.png"), street_like(SIZE, index)[0])
+    cv2.imwrite(str(folder / "street.jpg"), street_like(SIZE)[0])
+    with av.open(str(folder / "drive.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=5)
+        stream.width, stream.height, stream.pix_fmt = SIZE.width, SIZE.height, "yuv420p"
+        for index in range(7):
+            picture = av.VideoFrame.from_ndarray(street_like(SIZE, index)[0], format="bgr24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+
+
+def run(line: str) -> int:
+    """Exit code of a command line, or of parsing it where it cannot run here."""
+    words = shlex.split(line.partition(" <")[0].partition(" >")[0])
+    app, arguments = PROGRAMS[words[0]], words[1:]
+    if any(mark in line for mark in ONLY_PARSED):
+        arguments.append("--help")  # wrong options and values are refused before the help
+    return exit_code_of(app, arguments)
+
+
+@pytest.mark.parametrize("lines", blocks(), ids=lambda lines: lines[-1][:40])
+def test_commands_of_the_readme_run(
+    lines: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTERSEG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FASTERSEG_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    make_inputs(tmp_path)
+    if any("models import" in line or "torch" in line for line in lines):
+        torch = pytest.importorskip("torch", reason="torch not installed")
+        from tests.unit.nn.test_weights import made_state
+
+        torch.save(made_state(), tmp_path / "weights1.pt")
+    for line in lines:
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), write_through=True))
+        assert run(line) == 0, line
+
+
+def test_the_readme_has_commands() -> None:
+    assert sum(len(lines) for lines in blocks()) >= 20
