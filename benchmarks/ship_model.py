@@ -69,6 +69,7 @@ def ship(run: Path, root: Path) -> None:
         for row in log
         if "val" in row
     ]
+    record["changes"] = [row for row in log if "note" in row]
     record["val"] = [evaluate(root, "val", precision) for precision in ("fp32", "fp16")]
     record["test"] = [evaluate(root, "test", precision) for precision in ("fp32", "fp16")]
     record["test_log"] += [
@@ -94,6 +95,7 @@ def render(record: dict[str, Any]) -> str:
         for name, value in reference["per_class_iou"].items()
     )
     curve = " · ".join(f"{row['images']:,}: {row['val_miou']:.1f}" for row in record["curve"])
+    changes = "; ".join(f"at step {row['step']} {row['note']}" for row in record["changes"])
     tests = "\n".join(
         f"| {row['evaluated']} | `{row['source_sha256'][:12]}` | {row['precision']} "
         f"| {row['miou']:.2f} |"
@@ -139,6 +141,7 @@ decay from {settings["optimizer"]["lr"]}, seed {settings["seed"]}. Settings in f
 
 Validation mIoU (%) of the averaged weights on {settings["evaluate_frames"]} frames, by pictures seen:
 {curve}. The last weights were taken, none were chosen by score.
+Changed during the run: {changes or "nothing"}. The settings in the record are the last ones.
 
 ## Every evaluation on the test split
 
