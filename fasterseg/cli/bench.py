@@ -224,7 +224,8 @@ SCOPES = (
     "(device clock on a GPU). host_to_labels: uint8 frames in host memory to uint8 labels in host "
     "memory, copies in. Decoding, resizing and drawing are in neither. Times in ms per call; "
     "fps = 1000 x batch / host_to_labels p50. agreement: share of all pixels labelled as "
-    "onnxruntime fp32 on the CPU does; - for that engine itself, or without it."
+    "the reference does (fp32 on the CPU, torch where it is installed, else onnxruntime); - for "
+    "the reference itself, or without it."
 )
 
 
