@@ -64,7 +64,6 @@ IMPORTERS: Final[Mapping[str, tuple[str, ...]]] = {
     "openvino": ("runtime.openvino",),
     "polygraphy": ("deploy.verify",),
     "prometheus_client": ("serve.*",),
-    "rich": ("cli.*",),
     "safetensors": ("graph.weights", "nn.weights"),
     "starlette": ("serve.*",),
     "tensorboard": ("search.trainer",),

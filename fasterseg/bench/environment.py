@@ -20,7 +20,6 @@ REQUIRED: Final[Mapping[str, str]] = {
     "onnx": "1.17",
     "onnxruntime": "1.20",
     "opencv": "4.9",
-    "rich": "13",
     "safetensors": "0.4.5",
     "typer": "0.12",
 }

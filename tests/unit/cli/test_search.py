@@ -127,7 +127,7 @@ def test_a_trained_model_starts_and_teaches_the_next(search: Command, config: st
 def test_untrained_models_neither_start_nor_teach(search: Command, config: str) -> None:
     base = ("train", config, *ON_ONE_CORE, "--output", "run")
     for option in ("--init", "--teacher"):
-        code, _, err = search(*base, option, "fasterseg-camvid")
+        code, _, err = search(*base, option, "fasterseg-student")
         assert code == 2
         assert "no trained weights" in err
 
