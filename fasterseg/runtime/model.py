@@ -105,7 +105,7 @@ def resolve_model(name: str) -> Model:
     """
     if name.endswith(".json"):
         return _from_file(Path(name))
-    if (Path(name) / CARD).is_file():
+    if _holds_card(Path(name)):
         return _from_card(Path(name) / CARD, "file")
     index = _zoo_index()
     if name in index:
@@ -114,6 +114,13 @@ def resolve_model(name: str) -> Model:
     if _NAME.fullmatch(name) and card.is_file():
         return _from_card(card, "imported")
     raise UnknownNameError(unknown("model", name, [*index, *_imported_names()]))
+
+
+def _holds_card(folder: Path) -> bool:
+    try:
+        return (folder / CARD).is_file()
+    except OSError:  # a name longer than the file system takes is no folder
+        return False
 
 
 def list_models() -> list[Model]:

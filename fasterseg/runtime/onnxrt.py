@@ -19,7 +19,7 @@ _PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvid
 _LARGEST: Final = (2 << 30) - 1
 _QUIET: Final = 3  # errors only: fallbacks are checked for and raised, not logged
 # ONNX Runtime's errors have no common base class of their own.
-_LOAD_ERRORS: Final = (
+_ERRORS: Final = (
     binding.Fail,
     binding.InvalidArgument,
     binding.InvalidGraph,
@@ -106,9 +106,12 @@ class OnnxRuntimeEngine:
     def run(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Classify one batch; see `runtime.base.Engine.run`."""
         check_frames(self.spec, frames)
-        labels: NDArray[np.uint8] = self._open_session().run([self._output], {self._input: frames})[
-            0
-        ]
+        session = self._open_session()
+        labels: NDArray[np.uint8]
+        try:
+            [labels] = session.run([self._output], {self._input: frames})
+        except _ERRORS as error:
+            raise _run_failure(self.spec, error) from error
         if not self._checked:
             check_labels(self.spec, labels)
             self._checked = True
@@ -134,7 +137,10 @@ class OnnxRuntimeEngine:
         """Run once on the bound buffers and wait for the device."""
         if self._binding is None:
             raise UsageError("call bind(frames) before run_bound()")
-        self._open_session().run_with_iobinding(self._binding)
+        try:
+            self._open_session().run_with_iobinding(self._binding)
+        except _ERRORS as error:
+            raise _run_failure(self.spec, error) from error
         self._binding.synchronize_outputs()
 
     def bound_labels(self) -> NDArray[np.uint8]:
@@ -157,6 +163,15 @@ class OnnxRuntimeEngine:
 
 def _title(source: Path | bytes) -> str:
     return str(source) if isinstance(source, Path) else "the engine"
+
+
+def _run_failure(spec: EngineSpec, error: Exception) -> EngineError:
+    """ONNX Runtime loads graphs that it then cannot run, and devices run out of memory."""
+    return EngineError(
+        f"engine {spec.name} failed while running: {str(error).strip().splitlines()[0]}. If its "
+        "file is damaged, export it again: fasterseg export MODEL -o FILE.onnx; if memory ran "
+        "out, choose a smaller --size"
+    )
 
 
 def _spec_of(session: onnxruntime.InferenceSession, source: Path | bytes) -> EngineSpec:
@@ -236,7 +251,7 @@ def _session(
         options.intra_op_num_threads = threads
     try:
         session = onnxruntime.InferenceSession(content, sess_options=options, providers=[wanted])
-    except _LOAD_ERRORS as error:
+    except _ERRORS as error:
         raise EngineError(
             f"ONNX Runtime cannot load {_title(source)}: {str(error).strip().splitlines()[0]}. "
             "Export it again: fasterseg export MODEL -o FILE.onnx"

@@ -59,6 +59,12 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         resolve_model("fasterseg-studnt")
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "\0", "a\0b", "~", "..", "/"])
+def test_names_that_are_no_file_names_are_unknown(name: str) -> None:
+    with pytest.raises(UnknownNameError):
+        resolve_model(name)
+
+
 def test_an_imported_model_is_a_name_like_any_other() -> None:
     add_small()
     model = resolve_model("mine")

@@ -94,3 +94,15 @@ def test_a_file_that_gives_logits_is_no_engine(tmp_path: Path) -> None:
 
 def test_the_description_is_readable_with_onnx_alone(file: Path) -> None:
     assert METADATA_KEY in {entry.key for entry in onnx.load(file).metadata_props}
+
+
+def test_a_graph_that_loads_and_cannot_run_is_told_as_one(file: Path) -> None:
+    # Found by fuzzing: shapes that only meet when the graph runs.
+    model = onnx.load(file)
+    convolution = next(
+        n for n in model.graph.node if n.op_type == "Conv" and n.name.startswith("cell.8.0/")
+    )
+    next(a for a in convolution.attribute if a.name == "kernel_shape").ints[0] = 2**40
+    onnx.save(model, file)
+    with pytest.raises(EngineError, match="fasterseg export"):
+        OnnxRuntimeEngine.open(file, "cpu").run(street_like(SIZE))
