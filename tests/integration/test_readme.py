@@ -8,13 +8,13 @@ import shlex
 import sys
 from pathlib import Path
 
-import av
 import cv2
 import pytest
 
 from fasterseg.cli import bench, infer, main, search
 from fasterseg.cli.options import exit_code_of
 from fasterseg.types import Size
+from tests.media import write_clip
 from tests.parity import street_like
 from tests.shared import ROOT
 
@@ -54,13 +54,7 @@ def make_inputs(folder: Path) -> None:
     for index in range(2):
         cv2.imwrite(str(folder / f"frames/{index:06d}.png"), street_like(SIZE, index)[0])
     cv2.imwrite(str(folder / "street.jpg"), street_like(SIZE)[0])
-    with av.open(str(folder / "drive.mp4"), "w") as container:
-        stream = container.add_stream("libx264", rate=5)
-        stream.width, stream.height, stream.pix_fmt = SIZE.width, SIZE.height, "yuv420p"
-        for index in range(7):
-            picture = av.VideoFrame.from_ndarray(street_like(SIZE, index)[0], format="bgr24")
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
+    write_clip(folder / "drive.mp4", 7, SIZE, rate=5)
 
 
 def run(line: str) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fasterseg.types import Size
+from tests.media import write_clip
 from tests.parity import street_like
 from tests.unit.cli.conftest import Run
 
@@ -23,15 +24,7 @@ ENGINE = ("--size", "64x112", "--threads", "1")
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
     """Six frames at 25 frames per second."""
-    path = tmp_path / "drive.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = SIZE.width, SIZE.height, "yuv420p"
-        for index in range(6):
-            image = street_like(SIZE, index)[0]
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
-        container.mux(stream.encode(None))
-    return path
+    return write_clip(tmp_path / "drive.mp4", 6, SIZE)
 
 
 def frames_of(path: Path) -> int:

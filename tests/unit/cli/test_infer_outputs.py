@@ -16,7 +16,7 @@ import pytest
 from fasterseg.labels import CITYSCAPES
 from fasterseg.stream.rle import class_map
 from fasterseg.types import Size
-from tests.parity import street_like
+from tests.media import write_clip
 from tests.unit.cli.conftest import Run
 
 pytestmark = pytest.mark.onnx
@@ -28,15 +28,7 @@ ENGINE = ("--size", "64x112", "--threads", "1")
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
     """Four frames at 25 frames per second."""
-    path = tmp_path / "drive.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = SIZE.width, SIZE.height, "yuv420p"
-        for index in range(4):
-            image = street_like(SIZE, index)[0]
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
-        container.mux(stream.encode(None))
-    return path
+    return write_clip(tmp_path / "drive.mp4", 4, SIZE)
 
 
 def test_every_format_in_one_pass(run: Run, clip: Path, tmp_path: Path) -> None:
