@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -295,32 +294,28 @@ def publish(trainer: Trainer, spec: DatasetSpec) -> None:
     """
     import numpy as np
 
-    from fasterseg.cache import write_atomic
-    from fasterseg.graph.weights import save_weights
     from fasterseg.nn.weights import to_arrays
-    from fasterseg.runtime.model import CARD, CARD_SCHEMA
+    from fasterseg.runtime.model import Model, write_model
 
     arrays = to_arrays(trainer.average)
     served = {name: a for name, a in arrays.items() if not name.startswith("aux.")}
-    save_weights(trainer.folder / "weights.safetensors", served, np.float16)
-    card = {
-        "schema": CARD_SCHEMA,
-        "name": trainer.folder.resolve().name,
-        "genotype": trainer.genotype.to_json(),
-        "labels": spec.labels.to_json(),
-        "train_size": str(spec.native_size),
-        "weights": "weights.safetensors",
-        "licence": f"see the terms of {spec.name}",
-        "about": f"{trainer.genotype.name}, {trainer.step} of {trainer.settings.steps} steps on "
-        f"{spec.name}",
-        "training": {
-            "settings": trainer.settings.to_json(),
-            "step": trainer.step,
-            "images": trainer.step * trainer.settings.batch,
-            "seconds": round(trainer.seconds, 1),
-        },
+    steps = f"{trainer.step} of {trainer.settings.steps} steps on {spec.name}"
+    model = Model(
+        name=trainer.folder.resolve().name,
+        genotype=trainer.genotype,
+        labels=spec.labels,
+        train_size=spec.native_size,
+        weights=None,
+        licence=f"see the terms of {spec.name}",
+        about=f"{trainer.genotype.name}, {steps}",
+    )
+    training = {
+        "settings": trainer.settings.to_json(),
+        "step": trainer.step,
+        "images": trainer.step * trainer.settings.batch,
+        "seconds": round(trainer.seconds, 1),
     }
-    write_atomic(trainer.folder / CARD, (json.dumps(card, indent=2) + "\n").encode())
+    write_model(trainer.folder, model, served, dtype=np.float16, training=training)
 
 
 def _dry_run(trainer: Trainer) -> None:

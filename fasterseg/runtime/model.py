@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from fasterseg.arch.genotype import Genotype
 from fasterseg.arch.plan import Plan
 from fasterseg.cache import data_root, write_atomic
@@ -32,6 +34,8 @@ ZOO: Final = Path(__file__).parent.parent / "zoo"
 DEFAULT_MODEL: Final = "fasterseg-camvid"
 CARD: Final = "model.json"
 CARD_SCHEMA: Final = 1
+WEIGHTS: Final = "weights.safetensors"
+FOREIGN_LICENCE: Final = "see the weights' origin"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -161,20 +165,48 @@ def add_model(
             f"model '{name}' exists. Replace it with --overwrite, or remove it: "
             f"fasterseg models remove {name}"
         )
+    write_model(
+        folder,
+        Model(name, genotype, labels, train_size, None, licence=FOREIGN_LICENCE, about=about),
+        weights,
+    )
+    return resolve_model(name)
+
+
+def write_model(
+    folder: Path,
+    model: Model,
+    weights: Weights,
+    *,
+    dtype: type[np.floating] = np.float32,
+    training: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a folder that is a model: weights, then the card that makes them one.
+
+    Args:
+        folder: created where it is not there.
+        model: what the card says; its own weights and seed are not looked at.
+        weights: arrays of its network.
+        dtype: how they are stored.
+        training: how they were made, as JSON values; kept in the card.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
     card = {
         "schema": CARD_SCHEMA,
-        "name": name,
-        "genotype": genotype.to_json(),
-        "labels": labels.to_json(),
-        "train_size": str(train_size),
-        "weights": "weights.safetensors",
-        "licence": "see the weights' origin",
-        "about": about,
+        "name": model.name,
+        "genotype": model.genotype.to_json(),
+        "labels": model.labels.to_json(),
+        "train_size": str(model.train_size),
+        "weights": WEIGHTS,
+        "licence": model.licence,
+        "about": model.about,
+        **({"training": training} if training is not None else {}),
     }
-    save_weights(folder / "weights.safetensors", weights)
+    save_weights(folder / WEIGHTS, weights, dtype)
     # The card comes last: a model without one does not exist.
     write_atomic(folder / CARD, (json.dumps(card, indent=2) + "\n").encode())
-    return resolve_model(name)
 
 
 def remove_model(name: str) -> Path:
