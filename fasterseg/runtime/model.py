@@ -109,14 +109,14 @@ def resolve_model(name: str) -> Model:
     """
     if name.endswith(".json"):
         return _from_file(Path(name))
-    if _holds_card(Path(name)):
-        return _from_card(Path(name) / CARD, "file")
     index = _zoo_index()
     if name in index:
         return _from_zoo(name, index[name])
     card = models_folder() / name / CARD
     if _NAME.fullmatch(name) and card.is_file():
         return _from_card(card, "imported")
+    if _holds_card(Path(name)):
+        return _from_card(Path(name) / CARD, "file")
     raise UnknownNameError(unknown("model", name, [*index, *_imported_names()]))
 
 

@@ -85,6 +85,16 @@ def test_the_folder_of_a_model_is_a_model_too() -> None:
     assert by_folder.source_sha256 == resolve_model("mine").source_sha256
 
 
+def test_a_folder_here_does_not_take_the_name_of_a_known_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_small()
+    shutil.copytree(models_folder() / "mine", tmp_path / DEFAULT_MODEL)
+    monkeypatch.chdir(tmp_path)
+    assert resolve_model(DEFAULT_MODEL).origin == "zoo"
+    assert resolve_model(f"./{DEFAULT_MODEL}").name == "mine"
+
+
 def test_importing_over_a_model_needs_overwrite() -> None:
     first = add_small().source_sha256
     with pytest.raises(OutputExistsError, match="--overwrite"):
