@@ -1,8 +1,10 @@
-"""Confusion matrix and what follows from it: per-class IoU, mIoU, pixel accuracy."""
+"""Confusion matrix and what follows from it: IoU per class and its means, accuracies."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +48,19 @@ class ConfusionMatrix:
         )
         self.counts += flat.reshape(self.num_classes, self.num_classes)
 
+    @classmethod
+    def from_counts(cls, counts: NDArray[np.integer[Any]]) -> ConfusionMatrix:
+        """The matrix that holds a copy of (C, C) counts; rows are the truth.
+
+        Raises:
+            ValueError: they are not square, or one is negative.
+        """
+        if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or (counts < 0).any():
+            raise ValueError(f"counts are square and not negative, these are {counts.shape}")
+        matrix = cls(counts.shape[0])
+        matrix.counts += counts
+        return matrix
+
     @property
     def per_class_iou(self) -> NDArray[np.float64]:
         """(C,) intersection over union in [0, 1]; NaN for a class that never occurs."""
@@ -57,12 +72,40 @@ class ConfusionMatrix:
     @property
     def miou(self) -> float:
         """Mean IoU over the classes that occur, in [0, 1]; NaN when none does."""
-        iou = self.per_class_iou
-        seen = iou[~np.isnan(iou)]
-        return float(seen.mean()) if seen.size else float("nan")
+        return _mean(self.per_class_iou)
+
+    def miou_without(self, classes: Collection[int]) -> float:
+        """Mean IoU in [0, 1] over the classes that occur, some left out; NaN when none is left.
+
+        Their pixels still count: what they take from other classes lowers the others' IoU.
+
+        Args:
+            classes: train ids left out of the mean.
+        """
+        return _mean(np.delete(self.per_class_iou, list(classes)))
+
+    @property
+    def mean_accuracy(self) -> float:
+        """Mean over the classes in the truth of the share found, in [0, 1]; NaN without pixels."""
+        truth = self.counts.sum(1)
+        return _mean(np.diag(self.counts)[truth > 0] / truth[truth > 0])
+
+    @property
+    def frequency_weighted_iou(self) -> float:
+        """IoU weighted by the true share of each class, in [0, 1]; NaN without pixels."""
+        truth = self.counts.sum(1)
+        if not truth.sum():
+            return float("nan")
+        return float(np.average(self.per_class_iou[truth > 0], weights=truth[truth > 0]))
 
     @property
     def pixel_accuracy(self) -> float:
         """Share of labelled pixels classified right, in [0, 1]; NaN without pixels."""
         total = int(self.counts.sum())
         return float(np.diag(self.counts).sum() / total) if total else float("nan")
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    """Mean of what is not NaN; NaN of nothing."""
+    seen = values[~np.isnan(values)]
+    return float(seen.mean()) if seen.size else float("nan")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fasterseg.cli.accuracy import accuracy
+from fasterseg.cli.accuracy import accuracy, submission
 from fasterseg.cli.options import (
     EPILOG,
     DebugOption,
@@ -121,6 +121,7 @@ def bench(
 
 
 app.command(epilog=EPILOG, short_help="Score an engine on a labelled data set.")(accuracy)
+app.command(epilog=EPILOG, short_help="Make files for the Cityscapes server.")(submission)
 
 
 @app.command(epilog=EPILOG)

@@ -5,6 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from fasterseg.metrics import ConfusionMatrix
 from tests.shared import shared
@@ -30,6 +31,40 @@ def test_scores_are_those_computed_by_hand() -> None:
     assert matrix.pixel_accuracy == pytest.approx(5 / 8)
 
 
+def test_other_means_are_those_computed_by_hand() -> None:
+    matrix = two_by_hand()
+    assert matrix.mean_accuracy == pytest.approx((3 / 5 + 2 / 3) / 2)
+    assert matrix.frequency_weighted_iou == pytest.approx(5 / 8 * 3 / 6 + 3 / 8 * 2 / 5)
+
+
+def test_a_class_left_out_of_the_mean_still_costs_the_others() -> None:
+    matrix = two_by_hand()
+    assert matrix.miou_without([1]) == pytest.approx(3 / 6)
+    assert matrix.miou_without([2]) == matrix.miou
+    assert np.isnan(matrix.miou_without([0, 1]))
+
+
+def test_a_class_that_is_only_predicted_has_an_iou_and_no_accuracy() -> None:
+    matrix = ConfusionMatrix.from_counts(np.array([[3, 1], [0, 0]]))
+    assert matrix.mean_accuracy == 0.75
+    assert matrix.frequency_weighted_iou == 0.75
+    assert matrix.miou == 0.375
+
+
+def test_counts_are_copied() -> None:
+    counts = np.array([[3, 1], [0, 0]], np.int32)
+    matrix = ConfusionMatrix.from_counts(counts)
+    matrix.add(np.ones((1, 2), np.uint8), np.ones((1, 2), np.uint8))
+    assert counts[1, 1] == 0
+    assert matrix.counts.tolist() == [[3, 1], [0, 2]]
+
+
+@pytest.mark.parametrize("counts", [np.zeros((2, 3), int), np.zeros(4, int), -np.eye(2, dtype=int)])
+def test_counts_that_are_no_confusion_matrix_are_refused(counts: NDArray[np.int64]) -> None:
+    with pytest.raises(ValueError, match="square"):
+        ConfusionMatrix.from_counts(counts)
+
+
 def test_class_that_is_only_predicted_counts_as_zero() -> None:
     matrix = ConfusionMatrix(2)
     matrix.add(np.zeros((1, 4), np.uint8), np.array([[0, 0, 0, 1]], np.uint8))
@@ -53,6 +88,8 @@ def test_nothing_labelled_gives_no_score() -> None:
     matrix.add(np.full((2, 2), 255, np.uint8), np.zeros((2, 2), np.uint8))
     assert np.isnan(matrix.miou)
     assert np.isnan(matrix.pixel_accuracy)
+    assert np.isnan(matrix.mean_accuracy)
+    assert np.isnan(matrix.frequency_weighted_iou)
 
 
 def test_maps_of_different_shapes_are_refused() -> None:
