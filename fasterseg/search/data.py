@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+import fasterseg
+from fasterseg import streets
+from fasterseg.cache import entry_path, locked, size_limit, touch, trim, write_atomic
 from fasterseg.datasets import DatasetSpec, Pair, class_shares, spaced
-from fasterseg.errors import SourceError, UsageError
+from fasterseg.errors import OutputError, SourceError, UsageError
 from fasterseg.labels import CAMVID
 from fasterseg.preprocess import MEAN, STD
 from fasterseg.search.augment import Augment
+from fasterseg.search.device_samples import DeviceSamples
 from fasterseg.search.settings import TrainSettings
 from fasterseg.streets import StreetScene
 from fasterseg.types import Size
@@ -36,6 +43,28 @@ RARE_SHARE: Final = 0.02
 """Classes with a smaller share of the pixels are rare."""
 
 _ORDER, _SAMPLE, _STREET = 1, 2, 3
+_AHEAD: Final = 3
+"""Batches that are prepared ahead."""
+
+
+class SampleStream(Protocol):
+    """What a run trains on, wherever its samples are made."""
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """(C,) share of each class among the labelled pixels of the train split."""
+
+    @property
+    def count(self) -> int:
+        """Pairs of the train split."""
+
+    def batches(
+        self, first: int = 0, rank: int = 0, world: int = 1
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """(N, H, W, 3) uint8 BGR and (N, H, W) int64 train ids, without end.
+
+        See `Stock.parts`.
+        """
 
 
 class Cache:
@@ -60,16 +89,19 @@ class Cache:
         return sample
 
 
-class Samples:
-    """Training samples by number; any thread may ask for any of them in any order.
-
-    Every epoch visits each pair once, in an order of its own. With a share of streets, that share
-    of the samples is a rendered street instead.
+class Stock:
+    """The pictures that samples are cut from: those of the train split, then rendered streets.
 
     Args:
         spec: the data set.
         root: its folder; only the train split is read.
         settings: of the run.
+
+    Attributes:
+        settings: of the run.
+        pairs: the train split.
+        shares: (C,) share of each class among its labelled pixels.
+        augment: draws and cuts the crops.
 
     Raises:
         SourceError: the split cannot be listed, or a label cannot be read.
@@ -86,47 +118,141 @@ class Samples:
         self.shares = class_shares(spec, spaced(self.pairs, SHARES_FROM))
         rare = np.zeros(256, bool)
         rare[: len(spec.labels)] = self.shares < RARE_SHARE
-        self._augment = Augment(settings.augment, settings.crop_size, rare, spec.labels.ignore_id)
-        self._picture = Cache(lambda index: read_pair(spec, self.pairs[index]))
-        street_size = Size(*spec.native_size)
-        self._street = Cache(lambda index: render_street(settings.seed, index, street_size))
+        self.augment = Augment(settings.augment, settings.crop_size, rare, spec.labels.ignore_id)
+        self._spec = spec
         self._order = lru_cache(maxsize=4)(self._shuffled)
+
+    def __len__(self) -> int:
+        """How many pictures there are."""
+        return len(self.pairs) + (self.settings.street_images if self.settings.streets > 0 else 0)
+
+    @cached_property
+    def size(self) -> Size:
+        """Of the first picture of the split; streets are rendered at it."""
+        return Size(*read_pair(self._spec, self.pairs[0])[1].shape)
+
+    def parts(self, first: int, rank: int, world: int) -> Iterator[range]:
+        """The numbers of the samples that one of several processes takes, step after step.
+
+        A step takes the next `batch` numbers of the settings, divided evenly: whatever the number
+        of processes, their parts together are what a single one takes.
+
+        Args:
+            first: number that the first step begins at.
+            rank: which process.
+            world: how many there are; divides `batch`.
+        """
+        batch = self.settings.batch
+        assert 0 <= rank < world, f"rank {rank} of {world}"
+        assert batch % world == 0, f"{batch} samples for {world} processes"
+        size = batch // world
+        while True:
+            yield range(first + rank * size, first + (rank + 1) * size)
+            first += batch
+
+    def draw(self, number: int) -> tuple[int, np.random.Generator]:
+        """Sample `number`, 0 or more: the picture it is cut from, and what decides the rest."""
+        rng = np.random.default_rng([self.settings.seed, _SAMPLE, number])
+        if rng.random() < self.settings.streets:
+            return len(self.pairs) + int(rng.integers(self.settings.street_images)), rng
+        epoch, position = divmod(number, len(self.pairs))
+        return int(self._order(epoch)[position]), rng
 
     def _shuffled(self, epoch: int) -> NDArray[np.int64]:
         rng = np.random.default_rng([self.settings.seed, _ORDER, epoch])
         return rng.permutation(len(self.pairs))
 
+    def read(self, index: int) -> Sample:
+        """A whole picture with its labels.
+
+        Raises:
+            SourceError: it cannot be read.
+        """
+        if index < len(self.pairs):
+            return read_pair(self._spec, self.pairs[index])
+        return stored_street(self.settings.seed, index - len(self.pairs), self.size)
+
+
+class Samples:
+    """Training samples by number; any thread may ask for any of them in any order.
+
+    Every epoch visits each pair once, in an order of its own. With a share of streets, that share
+    of the samples is a rendered street instead.
+
+    Arguments and errors are those of `Stock`.
+
+    Attributes:
+        stock: the whole pictures.
+    """
+
+    def __init__(self, spec: DatasetSpec, root: Path, settings: TrainSettings) -> None:
+        self.stock = Stock(spec, root, settings)
+        # Apart, so that a large data set never displaces what takes a second each to render.
+        self._pictures, self._streets = Cache(self.stock.read), Cache(self.stock.read)
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """(C,) share of each class among the labelled pixels of the train split."""
+        return self.stock.shares
+
+    @property
+    def count(self) -> int:
+        """Pairs of the train split."""
+        return len(self.stock.pairs)
+
     def __getitem__(self, number: int) -> Sample:
         """Sample `number`, 0 or more: a crop and its labels."""
-        rng = np.random.default_rng([self.settings.seed, _SAMPLE, number])
-        if rng.random() < self.settings.streets:
-            image, labels = self._street(int(rng.integers(self.settings.street_images)))
-        else:
-            epoch, position = divmod(number, len(self.pairs))
-            image, labels = self._picture(int(self._order(epoch)[position]))
-        return self._augment(image, labels, rng)
+        index, rng = self.stock.draw(number)
+        kept = self._pictures if index < len(self.stock.pairs) else self._streets
+        return self.stock.augment(*kept(index), rng)
 
-    def batches(self, first: int = 0) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """Batches from sample `first` on, without end, prepared ahead by threads.
+    def batches(
+        self, first: int = 0, rank: int = 0, world: int = 1
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Batches from sample `first` on, without end, prepared ahead; see `Stock.parts`.
 
         Yields:
-            (N, H, W, 3) uint8 BGR and (N, H, W) int64 train ids.
+            (N, H, W, 3) uint8 BGR and (N, H, W) int64 train ids, with N = batch / world.
         """
-        size = self.settings.batch
+        numbers = self.stock.parts(first, rank, world)
         pending: deque[list[Future[Sample]]] = deque()
-        pool = ThreadPoolExecutor(self.settings.workers, thread_name_prefix="samples")
+        pool = ThreadPoolExecutor(self.stock.settings.workers, thread_name_prefix="samples")
         try:
             while True:
-                while len(pending) < 3:
-                    numbers = range(first, first + size)
-                    pending.append([pool.submit(self.__getitem__, n) for n in numbers])
-                    first += size
+                while len(pending) < _AHEAD:
+                    pending.append([pool.submit(self.__getitem__, n) for n in next(numbers)])
                 samples = [future.result() for future in pending.popleft()]
                 images = torch.from_numpy(np.stack([image for image, _ in samples]))
                 labels = torch.from_numpy(np.stack([ids for _, ids in samples]))
                 yield images, labels.long()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def make_samples(
+    spec: DatasetSpec,
+    root: Path,
+    settings: TrainSettings,
+    device: str = "cpu",
+    on_note: Callable[[str], None] = lambda _: None,
+) -> SampleStream:
+    """The samples of a run, made where `settings.augment_on` says.
+
+    Args:
+        spec: the data set.
+        root: its folder; only the train split is read.
+        settings: of the run.
+        device: where the network is: "cpu" or "cuda".
+        on_note: gets a line before work that takes long.
+
+    Raises:
+        SourceError: the split cannot be listed, or a file cannot be read.
+        UsageError: no pixel is labelled; streets were asked for with other classes; or the pictures
+            cannot lie on the device.
+    """
+    if settings.augment_on == "device":
+        return DeviceSamples(Stock(spec, root, settings), device, on_note)
+    return Samples(spec, root, settings)
 
 
 def read_pair(spec: DatasetSpec, pair: Pair) -> Sample:
@@ -139,7 +265,7 @@ def read_pair(spec: DatasetSpec, pair: Pair) -> Sample:
     if image.shape[:2] != labels.shape:
         raise SourceError(
             f"{pair.name}: picture and label differ in size. List all such pairs: "
-            f"fasterseg-search data check --dataset {spec.name} --data FOLDER"
+            f"fasterseg-search data check --dataset {spec.option} --data FOLDER"
         )
     return image, labels
 
@@ -151,8 +277,74 @@ def render_street(seed: int, index: int, size: Size) -> Sample:
     return scene.frame(int(rng.integers(0, 3000)))
 
 
+def stored_street(seed: int, index: int, size: Size) -> Sample:
+    """`render_street`, once: afterwards it is read from the cache, byte for byte the same.
+
+    A file that is damaged is rendered again; without a usable cache every call renders.
+
+    Raises:
+        UsageError: the cache's limit is no size.
+    """
+    path = entry_path("streets", f"street_{size}_{seed}_{index}", _key(seed, index, size), ".png")
+    if (sample := _unpacked(path)) is not None:
+        touch(path)
+        return sample
+    limit = size_limit()
+    try:
+        # The processes of a run want the same streets at the same time.
+        with locked(path):
+            if (sample := _unpacked(path)) is None:
+                sample = render_street(seed, index, size)
+                write_atomic(path, _packed(sample))
+        trim(limit, keep=path)
+    except OutputError:
+        return render_street(seed, index, size) if sample is None else sample
+    return sample
+
+
+@cache
+def _renderer() -> str:
+    """Changes with whatever could change a rendered picture."""
+    folder = Path(streets.__file__).parent
+    sources = b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))
+    versions = [fasterseg.__version__, np.__version__, cv2.__version__]
+    return " ".join([*versions, hashlib.sha256(sources).hexdigest()])
+
+
+def _key(seed: int, index: int, size: Size) -> str:
+    facts = json.dumps([seed, index, *size, _renderer()])
+    return hashlib.sha256(facts.encode()).hexdigest()[:16]
+
+
+def _packed(sample: Sample) -> bytes:
+    """A PNG with the labels as fourth channel, and behind its end, which no reader sees, a hash."""
+    png = cv2.imencode(".png", np.dstack(sample))[1].tobytes()
+    return png + hashlib.sha256(png).digest()
+
+
+def _unpacked(path: Path) -> Sample | None:
+    """What `_packed` made; None where there is no file, or not all of it."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    png, digest = data[:-32], data[-32:]
+    if hashlib.sha256(png).digest() != digest:
+        return None
+    pixels = np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED), np.uint8)
+    return np.ascontiguousarray(pixels[..., :3]), np.ascontiguousarray(pixels[..., 3])
+
+
 def to_input(images: Tensor) -> Tensor:
     """(N, H, W, 3) uint8 BGR -> (N, 3, H, W) float32 normalised RGB, channels last in memory."""
-    mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (MEAN, STD))
+    mean, deviation = _statistics(images.device)
     rgb = images.flip(3).permute(0, 3, 1, 2)
-    return ((rgb.float() - mean * 255) / (std * 255)).contiguous(memory_format=torch.channels_last)
+    return ((rgb.float() - mean) / deviation).contiguous(memory_format=torch.channels_last)
+
+
+@cache
+def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of the levels, (1, 3, 1, 1) each; made once, for a copy to a GPU waits."""
+    with torch.inference_mode(mode=False):
+        mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (MEAN, STD))
+        return mean * 255, std * 255

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fasterseg.search.augment import Augment, Bytes
+from fasterseg.search.augment import OUTSIDE_BGR, Augment, Bytes, Parameters
 from fasterseg.search.settings import AugmentSettings
 from fasterseg.types import Size
 from tests.tiny_data import SIZE, picture
@@ -77,6 +78,73 @@ def test_a_mirrored_picture_is_the_mirror_image() -> None:
     assert np.array_equal(ids, labels[:, ::-1])
 
 
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_without_zoom_and_colours_a_crop_is_copied_pixel_by_pixel(flip: float) -> None:
+    noise = rng().integers(0, 256, (80, 112, 3), dtype=np.uint8)
+    labels = noise[..., 0]
+    augment = Augment(with_(flip=flip), Size(64, 64), NONE_RARE)
+    places = set()
+    for seed in range(40):
+        drawn = augment.draw(labels, rng(seed))
+        crop, ids = augment.apply(noise, labels, drawn)
+        top, left = int(drawn.top), int(drawn.left)
+        window = noise[top : top + 64, left : left + 64]
+        expected = window[:, ::-1] if flip else window
+        assert np.array_equal(crop, expected)
+        assert np.array_equal(ids, expected[..., 0])
+        places.add((top, left))
+    assert len(places) > 35
+
+
+def test_windows_without_zoom_reach_every_edge() -> None:
+    labels = np.zeros((66, 65), np.uint8)
+    augment = Augment(PLAIN, Size(64, 64), NONE_RARE)
+    drawn = [augment.draw(labels, rng(seed)) for seed in range(60)]
+    assert {d.top for d in drawn} == {0, 1, 2}
+    assert {d.left for d in drawn} == {0, 1}
+
+
+def test_of_several_zooms_each_is_drawn_equally_often_and_nothing_between() -> None:
+    labels = np.zeros((80, 112), np.uint8)
+    augment = Augment(with_(scales=(0.75, 1.0, 1.25)), Size(64, 64), NONE_RARE)
+    zooms = [augment.draw(labels, rng(seed)).zoom for seed in range(300)]
+    assert set(zooms) == {0.75, 1.0, 1.25}
+    assert all(70 < zooms.count(zoom) < 130 for zoom in (0.75, 1.0, 1.25))
+
+
+def test_a_crop_that_overshoots_the_shrunk_picture_is_filled_up() -> None:
+    image = np.full((64, 64, 3), 200, np.uint8)
+    labels = np.full((64, 64), 3, np.uint8)
+    augment = Augment(with_(scales=(0.75,)), Size(64, 64), NONE_RARE, ignore_id=77)
+    for seed in range(20):
+        crop, ids = augment(image, labels, rng(seed))
+        assert (ids == 3).sum() == pytest.approx(48 * 48, abs=2 * 48)
+        assert set(np.unique(ids)) == {3, 77}
+        corners = crop[[0, 0, -1, -1], [0, -1, 0, -1]]
+        assert (corners == OUTSIDE_BGR).all(axis=1).any()
+
+
+def test_the_draws_of_earlier_versions_come_out_again() -> None:
+    """Runs go on from checkpoints of earlier versions and must see the same samples."""
+    labels = np.random.default_rng(7).integers(0, 11, (360, 480), dtype=np.uint8)
+    rare = NONE_RARE.copy()
+    rare[8] = True
+    drawn = Augment(AugmentSettings(), Size(256, 320), rare).draw(labels, rng(3))
+    expected = Parameters(
+        zoom=0.7658579630013154,
+        top=20.62028779766502,
+        left=36.191822394478514,
+        mirrored=True,
+        brightness=0.9874307788845005,
+        contrast=0.7958433487822472,
+        gamma=1.0938308605636857,
+        saturation=0.6909376159371227,
+        tint=(0.9869473828594795, 1.0020088219145635, 0.9916753624497013),
+    )
+    for name in (field.name for field in fields(Parameters)):
+        assert getattr(drawn, name) == pytest.approx(getattr(expected, name), rel=1e-12), name
+
+
 def test_what_lies_outside_is_ignored() -> None:
     image, labels = ramp(Size(40, 40))
     crop, ids = Augment(PLAIN, Size(64, 96), NONE_RARE, ignore_id=255)(image, labels, rng())
@@ -98,8 +166,9 @@ def test_of_several_windows_the_one_with_rare_pixels_wins() -> None:
         augment = Augment(with_(candidates=candidates), Size(64, 64), rare)
         return sum(bool((augment(image, labels, rng(i))[1] == 9).any()) for i in range(100))
 
-    assert hits(1) < 30
-    assert hits(8) > 50
+    # One window in 14 sees them.
+    assert hits(1) < 20
+    assert hits(8) > 30
 
 
 def test_colours_change_but_labels_do_not() -> None:
