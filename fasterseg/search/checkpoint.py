@@ -6,14 +6,17 @@ import contextlib
 import hashlib
 import io
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
 
+from fasterseg.arch.genotype import Genotype
 from fasterseg.cache import write_atomic
-from fasterseg.errors import WeightsError
+from fasterseg.errors import ConfigError, WeightsError
+from fasterseg.search.settings import TrainSettings, differences
 
 State = dict[str, Any]
 """Tensors, numbers, strings, lists and dicts of these; nothing that would need a pickle of code."""
@@ -52,6 +55,15 @@ def load(path: Path) -> State:
     Raises:
         WeightsError: it cannot be read, is damaged, or is not a checkpoint of ours.
     """
+    return decode(read(path))
+
+
+def read(path: Path) -> bytes:
+    """The content of a checkpoint, checked, for `decode`.
+
+    Raises:
+        WeightsError: it cannot be read, is damaged, or is not a checkpoint of ours.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -64,8 +76,45 @@ def load(path: Path) -> State:
         others = [other for other in found(path.parent) if other < path]
         remedy = f"to go on from {others[-1].name}" if others else "to start again"
         raise WeightsError(f"{path} is damaged (its hash does not match). Delete it {remedy}")
-    state: State = torch.load(io.BytesIO(data[start:]), map_location="cpu", weights_only=True)
+    return data[start:]
+
+
+def decode(content: bytes) -> State:
+    """The state in what `read` gave, its tensors on the CPU."""
+    state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return state
+
+
+def changes(
+    state: State,
+    settings: TrainSettings,
+    genotype: Genotype,
+    provenance: Mapping[str, Any],
+    path: str,
+) -> list[str]:
+    """What a run would do otherwise than the one that left a state; lines "key: old -> new".
+
+    Args:
+        state: from a checkpoint.
+        settings: of the run that wants to go on.
+        genotype: its network.
+        provenance: its "init" and "teacher" are compared; see `Trainer`.
+        path: file of the state, for messages.
+
+    Raises:
+        ConfigError: the state is of another architecture.
+    """
+    theirs = Genotype.from_json(state["genotype"], path)
+    if theirs != genotype:
+        raise ConfigError(
+            f"{path} holds the architecture {theirs.name} ({theirs.num_classes} classes), not "
+            f"{genotype.name} ({genotype.num_classes}). Choose another --output"
+        )
+    before = state["position"]["history"][-1:] or [{}]
+    ours, old = (
+        {key: one.get(key) for key in ("init", "teacher")} for one in (provenance, before[0])
+    )
+    return differences(settings.to_json(), state["settings"]) + differences(ours, old)
 
 
 def random_states() -> State:

@@ -1,8 +1,8 @@
-"""Losses: hard-pixel cross entropy over the three heads, and the divergence from a teacher."""
+"""Losses: hard-pixel cross entropy over the three heads, and the divergences from a teacher."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +17,17 @@ from fasterseg.types import Size
 HEAD_SCALES: Final[Mapping[str, int]] = {"head": 8, "aux.16": 16, "aux.32": 32}
 """Role of a head -> how much coarser than the input its logits are."""
 
+MOST_PROCESSES: Final = 1 << 16
+"""One labelled pixel among this many processes still counts as one."""
+
+Mean = Callable[[Tensor], Tensor]
+"""Mean of a number over the processes of a run."""
+
+
+def alone(value: Tensor) -> Tensor:
+    """The `Mean` of a lone process."""
+    return value
+
 
 def ohem_cross_entropy(
     logits: Tensor,
@@ -25,12 +36,14 @@ def ohem_cross_entropy(
     min_kept: int,
     ignore_id: int = 255,
     class_weights: Tensor | None = None,
+    mean: Mean = alone,
 ) -> Tensor:
     """Cross entropy over hard pixels only (spec section 6.3; Shrivastava et al., CVPR 2016).
 
     Hard are the pixels whose true class has a probability of at most `threshold`; if these are
     fewer than `min_kept`, the limit rises until that many are kept. Batches with fewer valid
-    pixels than `min_kept` count all of them.
+    pixels than `min_kept` count all of them. Several processes each select among their own pixels,
+    and each divides by the mean number kept, so that averaged gradients are those of one batch.
 
     Args:
         logits: (N, C, H, W) float.
@@ -39,6 +52,7 @@ def ohem_cross_entropy(
         min_kept: number of pixels of the batch.
         ignore_id: label of pixels without class.
         class_weights: (C,) or None.
+        mean: over the processes that share the batch.
 
     Returns:
         Scalar: the (weighted) mean over the kept pixels; 0 where nothing is labelled.
@@ -51,8 +65,8 @@ def ohem_cross_entropy(
     )
     valid = labels != ignore_id
     if class_weights is None:
-        return total / valid.sum().clamp(min=1)
-    weight = class_weights[labels[valid]].sum()
+        return total / mean(valid.sum().float()).clamp(min=1 / MOST_PROCESSES)
+    weight = mean(class_weights[labels[valid]].sum())
     return total / weight.clamp(min=torch.finfo(weight.dtype).tiny)
 
 
@@ -71,17 +85,40 @@ def _hard_labels(
     return labels.masked_fill(p > limit, ignore_id)
 
 
-def divergence(student: Tensor, teacher: Tensor) -> Tensor:
+def divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     """KL(teacher || student) in fp32, the mean over all N * C * H * W elements as in the original.
 
     Args:
         student: (N, C, H, W) logits.
         teacher: the same, without gradient.
+        temperature: both are divided by it, and the loss multiplied by its square (Hinton et al.,
+            2015), so that gradients keep their size; 1 is the original's.
     """
-    student_log = functional.log_softmax(student.float(), dim=1)
-    teacher_log = functional.log_softmax(teacher.detach().float(), dim=1)
+    student_log = functional.log_softmax(student.float() / temperature, dim=1)
+    teacher_log = functional.log_softmax(teacher.detach().float() / temperature, dim=1)
     total = functional.kl_div(student_log, teacher_log, reduction="sum", log_target=True)
-    return total / student.numel()
+    return total * temperature**2 / student.numel()
+
+
+def channel_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Channel-wise distillation of logits in fp32 (Shu et al., ICCV 2021, equation 4).
+
+    Each class map is a distribution over positions; what counts is where a class is looked for,
+    not how high its logits are.
+
+    Args:
+        student: (N, C, h, w) logits.
+        teacher: the same, without gradient.
+        temperature: above 0; the higher, the wider the region that counts.
+
+    Returns:
+        Scalar: temperature ** 2 x KL(teacher || student), the mean over the N * C maps.
+    """
+    student_log = functional.log_softmax(student.float().flatten(2) / temperature, dim=2)
+    teacher_log = functional.log_softmax(teacher.detach().float().flatten(2) / temperature, dim=2)
+    total = functional.kl_div(student_log, teacher_log, reduction="sum", log_target=True)
+    maps = student.shape[0] * student.shape[1]
+    return total * temperature**2 / maps
 
 
 def class_weights(shares: Tensor, balance: float) -> Tensor | None:
@@ -106,11 +143,13 @@ class SegmentationLoss:
         settings: weights of its terms.
         weights: (C,) of the classes, or None.
         ignore_id: label of pixels without class.
+        mean: over the processes that share a batch.
     """
 
     settings: LossSettings
     weights: Tensor | None = None
     ignore_id: int = 255
+    mean: Mean = alone
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -139,9 +178,16 @@ class SegmentationLoss:
                 logits = _grown(outputs[role], role, coarse, stride)
                 terms[role] = self.settings.aux * self._cross_entropy(logits, coarse)
         if teacher is not None:
-            against = _grown(teacher, "head", labels)
-            terms["distill"] = self.settings.distill * divergence(full, against)
+            terms["distill"] = self.settings.distill * self._divergence(outputs, full, teacher)
         return {"total": torch.stack(list(terms.values())).sum(), **terms}
+
+    def _divergence(self, outputs: Mapping[str, Tensor], full: Tensor, teacher: Tensor) -> Tensor:
+        temperature = self.settings.distill_temperature
+        if self.settings.distill_kind == "channel":
+            return channel_divergence(outputs["head"], teacher, temperature)
+        size = Size(full.shape[2], full.shape[3])
+        against = upsample(teacher.float(), size, HEAD_SCALES["head"])
+        return divergence(full, against, temperature)
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         return ohem_cross_entropy(
@@ -151,6 +197,7 @@ class SegmentationLoss:
             int(self.settings.min_kept * labels.numel()),
             self.ignore_id,
             self.weights,
+            self.mean,
         )
 
 

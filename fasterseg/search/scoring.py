@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -10,6 +12,9 @@ from fasterseg.datasets import DatasetSpec, Pair
 from fasterseg.metrics import ConfusionMatrix
 from fasterseg.nn.network import Network
 from fasterseg.search.data import read_pair, to_input
+
+Evaluation = Callable[[Network], ConfusionMatrix]
+"""Scores a network on pictures of its own choice."""
 
 
 @torch.inference_mode()
@@ -27,3 +32,14 @@ def evaluate(network: Network, spec: DatasetSpec, pairs: Sequence[Pair]) -> Conf
         logits = network(to_input(torch.from_numpy(image[None]).to(device)))
         matrix.add(labels, logits[0].argmax(0).to(torch.uint8).cpu().numpy())
     return matrix
+
+
+def in_percent(matrix: ConfusionMatrix) -> dict[str, Any]:
+    """`miou`, `pixel_accuracy` and `per_class_iou` in percent; None for classes that are absent."""
+    return {
+        "miou": round(100 * matrix.miou, 3),
+        "pixel_accuracy": round(100 * matrix.pixel_accuracy, 3),
+        "per_class_iou": [
+            None if math.isnan(iou) else round(100 * float(iou), 2) for iou in matrix.per_class_iou
+        ],
+    }

@@ -66,3 +66,10 @@ def warm_start(network: Network, weights: Mapping[str, NDArray[np.float32]]) -> 
         )
     network.load_state_dict(fitting, strict=False)
     return left
+
+
+def freeze_norms(network: nn.Module) -> None:
+    """Keep the statistics of batch norms as they are, in a network in training mode."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()

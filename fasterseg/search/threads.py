@@ -55,6 +55,11 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
+def thread_count() -> int:
+    """Threads that torch computes on now."""
+    return torch.get_num_threads()
+
+
 def follow_idle_cores() -> Callable[[], None]:
     """A function that, whenever it is called, gives torch a thread per idle core.
 

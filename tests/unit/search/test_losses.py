@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,16 @@ torch = pytest.importorskip("torch")
 from torch import Tensor  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
+from fasterseg.nn.network import upsample  # noqa: E402
 from fasterseg.search.losses import (  # noqa: E402
     SegmentationLoss,
+    channel_divergence,
     class_weights,
     divergence,
     ohem_cross_entropy,
 )
 from fasterseg.search.settings import LossSettings  # noqa: E402
+from fasterseg.types import Size  # noqa: E402
 from tests.shared import shared  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -174,3 +178,69 @@ def test_a_teacher_adds_its_divergence_and_none_from_itself() -> None:
         functional.interpolate(other, **grow),  # type: ignore[arg-type]
     )
     assert terms["distill"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_channel_divergence_equals_the_formula() -> None:
+    random = torch.Generator().manual_seed(3)
+    student = torch.randn(2, 3, 4, 5, generator=random, dtype=torch.float64)
+    teacher = torch.randn(2, 3, 4, 5, generator=random, dtype=torch.float64)
+    temperature = 4.0
+    expected = 0.0
+    for n in range(2):
+        for c in range(3):
+            p = (teacher[n, c].flatten() / temperature).softmax(0)
+            q = (student[n, c].flatten() / temperature).softmax(0)
+            expected += float((p * (p / q).log()).sum())
+    value = channel_divergence(student, teacher, temperature).item()
+    assert value == pytest.approx(expected * temperature**2 / 6, rel=1e-5)
+
+
+def test_channel_divergence_looks_at_places_and_not_at_levels() -> None:
+    student = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    levels = torch.tensor([5.0, -2.0, 0.5]).view(1, 3, 1, 1)
+    assert channel_divergence(student, student + levels, 1.0).item() == pytest.approx(0, abs=1e-6)
+    assert divergence(student, student + levels).item() > 0.01
+    moved = student.roll(1, dims=3)
+    assert channel_divergence(student, moved, 1.0).item() > 0.1
+
+
+def test_temperature_softens_both_sides_and_keeps_the_size_of_gradients() -> None:
+    student, _ = random_case(1)
+    teacher, _ = random_case(2)
+    softened = divergence(student / 3, teacher / 3).item() * 9
+    assert divergence(student, teacher, 3.0).item() == pytest.approx(softened, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["kl", "channel"])
+def test_the_kind_of_distillation_is_the_one_asked_for(kind: str) -> None:
+    settings = replace(PLAIN, aux=0, distill=2.0, distill_kind=kind, distill_temperature=2.0)  # type: ignore[arg-type]
+    student = torch.randn(1, 5, 2, 2, generator=torch.Generator().manual_seed(0))
+    teacher = torch.randn(1, 5, 2, 2, generator=torch.Generator().manual_seed(1))
+    labels = torch.zeros(1, 16, 16, dtype=torch.int64)
+    terms = SegmentationLoss(settings)({"head": student}, labels, teacher)
+    if kind == "channel":
+        expected = channel_divergence(student, teacher, 2.0)
+    else:
+        size = Size(16, 16)
+        expected = divergence(upsample(student, size), upsample(teacher, size), 2.0)
+    assert terms["distill"].item() == pytest.approx(2 * expected.item(), rel=1e-6)
+
+
+def test_parts_of_a_batch_add_up_to_the_whole() -> None:
+    """Each process divides by the mean count, and gradients are averaged over processes."""
+    logits, labels = random_case(4)
+    labels[0, 3:] = 255
+    weights = torch.tensor([0.5, 1.0, 2.0, 1.5, 0.7])
+    for chosen in (None, weights):
+        whole = ohem_cross_entropy(logits, labels, 1.0, 0, class_weights=chosen)
+        counts = []
+        parts = [(logits[i : i + 1], labels[i : i + 1]) for i in range(2)]
+        for _, ids in parts:
+            valid = ids[ids != 255]
+            counts.append(float(len(valid) if chosen is None else chosen[valid].sum()))
+        mean = torch.tensor(sum(counts) / 2)
+        values = [
+            ohem_cross_entropy(x, ids, 1.0, 0, class_weights=chosen, mean=lambda _, m=mean: m)
+            for x, ids in parts
+        ]
+        assert sum(v.item() for v in values) / 2 == pytest.approx(whole.item(), rel=1e-5)

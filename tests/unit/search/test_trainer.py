@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -13,6 +14,8 @@ torch = pytest.importorskip("torch")
 from fasterseg.arch.genotype import Genotype  # noqa: E402
 from fasterseg.datasets import DATASETS  # noqa: E402
 from fasterseg.errors import ConfigError, OutputError  # noqa: E402
+from fasterseg.metrics import ConfusionMatrix  # noqa: E402
+from fasterseg.nn.weights import to_arrays  # noqa: E402
 from fasterseg.search import checkpoint  # noqa: E402
 from fasterseg.search.journal import LOG, Progress  # noqa: E402
 from fasterseg.search.scoring import evaluate  # noqa: E402
@@ -186,22 +189,22 @@ def test_numbers_that_are_not_finite_roll_back_with_half_the_rate(
     step = Trainer.train_step
 
     def poisoned(self: Trainer, *batch: Any) -> dict[str, float] | None:
-        if self.step == 4 and self.rollbacks == 0:
+        if self.step == 4 and self.position.rollbacks == 0:
             with torch.no_grad():
                 self.network.get_parameter("head.project.bias").fill_(float("nan"))
         values = step(self, *batch)
-        rates.append(self.optimizer.param_groups[0]["lr"])
+        rates.append(self.learner.optimizer.param_groups[0]["lr"])
         return values
 
     monkeypatch.setattr(Trainer, "train_step", poisoned)
     assert trainer.run()
-    assert trainer.rollbacks == 1
+    assert trainer.position.rollbacks == 1
     assert rates[3] == pytest.approx(rates[0] / 2)
     assert "back to 2 with lr x 0.5" in log_of(trainer)[0]["note"]
     assert all(torch.isfinite(value).all() for value in trainer.average.state_dict().values())
     resumed = make_trainer()
     resumed.resume()
-    assert (resumed.rollbacks, resumed.lr_factor) == (1, 0.5)
+    assert (resumed.position.rollbacks, resumed.position.lr_factor) == (1, 0.5)
 
 
 def test_a_run_that_keeps_diverging_is_given_up(
@@ -211,7 +214,7 @@ def test_a_run_that_keeps_diverging_is_given_up(
     trainer = make_trainer()
     with pytest.raises(TrainingError, match=r"Lower optimizer\.lr"):
         trainer.run()
-    assert trainer.rollbacks == ROLLBACKS
+    assert trainer.position.rollbacks == ROLLBACKS
 
 
 def test_other_settings_are_refused_unless_accepted(
@@ -264,7 +267,7 @@ def test_a_failing_write_stops_the_run_with_the_last_checkpoint_intact(
     monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(OutputError, match="No space left"):
         trainer.run()
-    assert checkpoint.load(checkpoint.found(trainer.folder)[-1])["step"] == 2
+    assert checkpoint.load(checkpoint.found(trainer.folder)[-1])["position"]["step"] == 2
 
 
 def test_the_papers_optimiser_is_there(
@@ -273,7 +276,7 @@ def test_the_papers_optimiser_is_there(
     sgd = OptimizerSettings(name="sgd", lr=0.01, schedule="exponential", warmup=0, decay_all=True)
     trainer = make_trainer(settings=replace(tiny_settings, optimizer=sgd))
     assert trainer.run()
-    assert isinstance(trainer.optimizer, torch.optim.SGD)
+    assert isinstance(trainer.learner.optimizer, torch.optim.SGD)
 
 
 def test_a_teacher_takes_part_and_is_not_trained(make_trainer: MakeTrainer) -> None:
@@ -284,3 +287,79 @@ def test_a_teacher_takes_part_and_is_not_trained(make_trainer: MakeTrainer) -> N
     assert values is not None
     assert values["distill"] >= 0
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+
+
+def scores(**by_name: float) -> Callable[[Any], ConfusionMatrix]:
+    """Evaluation that gives known scores to networks told apart by a mark on them."""
+
+    def evaluate(network: Any) -> ConfusionMatrix:
+        hits = round(100 * by_name[getattr(network, "mark", "student")])
+        matrix = ConfusionMatrix(2)
+        matrix.counts += np.array([[hits, 100 - hits], [0, 0]])
+        return matrix
+
+    return evaluate
+
+
+def marked_teacher(make_trainer: MakeTrainer) -> Any:
+    teacher = make_trainer("teacher").network
+    teacher.mark = "teacher"  # type: ignore[assignment]
+    return teacher
+
+
+def test_a_teacher_below_its_student_is_refused_before_the_first_step(
+    make_trainer: MakeTrainer, tiny_genotype: Genotype
+) -> None:
+    start = to_arrays(make_trainer("start").network)
+    trainer = make_trainer(teacher=marked_teacher(make_trainer), start=start)
+    with pytest.raises(ConfigError, match=r"teacher scores .* the network it should teach"):
+        trainer.run(evaluate=scores(teacher=0.4, student=0.5))
+    assert trainer.step == 0
+
+
+def test_distillation_ends_when_the_student_has_caught_up(
+    make_trainer: MakeTrainer, camvid_root: Path
+) -> None:
+    trainer = make_trainer(teacher=marked_teacher(make_trainer))
+    trainer.run(stop=stop_at(trainer, 4), evaluate=scores(teacher=0.5, student=0.5))
+    assert trainer.learner.teacher is None
+    notes = [record["note"] for record in log_of(trainer) if "note" in record]
+    assert any("distillation ends" in note for note in notes)
+    resumed = make_trainer(teacher=marked_teacher(make_trainer))
+    resumed.resume()
+    assert resumed.learner.teacher is None, "a resumed run would distil again"
+
+
+def test_a_better_teacher_goes_on_teaching(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(teacher=marked_teacher(make_trainer))
+    trainer.run(evaluate=scores(teacher=0.6, student=0.5))
+    assert trainer.learner.teacher is not None
+    assert trainer.position.teacher_miou == pytest.approx(scores(student=0.6)(None).miou)
+
+
+def test_a_checkpoint_knows_where_its_weights_came_from(make_trainer: MakeTrainer) -> None:
+    origin = {"init": {"model": "a", "sha256": "1"}, "machine": "one"}
+    first = make_trainer(provenance=origin)
+    first.run(stop=stop_at(first, 2))
+    again = make_trainer(provenance={**origin, "machine": "two"})
+    assert again.resume()
+    again.run(stop=stop_at(again, 3))
+    history = checkpoint.load(checkpoint.found(again.folder)[-1])["position"]["history"]
+    assert [(entry["step"], entry["machine"]) for entry in history] == [(0, "one"), (2, "two")]
+    other = make_trainer(provenance={**origin, "init": {"model": "b", "sha256": "2"}})
+    with pytest.raises(ConfigError, match=r"init\.model: a -> b"):
+        other.resume()
+
+
+def test_frozen_norms_keep_their_statistics(
+    make_trainer: MakeTrainer, tiny_settings: TrainSettings
+) -> None:
+    for frozen in (False, True):
+        trainer = make_trainer(str(frozen), replace(tiny_settings, frozen_norm=frozen))
+        before = {k: v.clone() for k, v in trainer.network.state_dict().items()}
+        trainer.run(stop=stop_at(trainer, 2))
+        after = trainer.network.state_dict()
+        means = [name for name in before if name.endswith("running_mean")]
+        assert means
+        assert all(torch.equal(before[n], after[n]) for n in means) is frozen
+        assert not torch.equal(before["head.project.weight"], after["head.project.weight"])
