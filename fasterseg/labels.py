@@ -133,6 +133,42 @@ CAMVID: Final = LabelSet(
 )  # fmt: skip
 """CamVid with the usual 11 classes in the order of the SegNet split."""
 
+CAMVID_ORIGINAL: Final[Mapping[str, tuple[RGB, str | None]]] = {
+    "Animal": ((64, 128, 64), "Pedestrian"),
+    "Archway": ((192, 0, 128), "Building"),
+    "Bicyclist": ((0, 128, 192), "Bicyclist"),
+    "Bridge": ((0, 128, 64), "Building"),
+    "Building": ((128, 0, 0), "Building"),
+    "Car": ((64, 0, 128), "Car"),
+    "CartLuggagePram": ((64, 0, 192), "Pedestrian"),
+    "Child": ((192, 128, 64), "Pedestrian"),
+    "Column_Pole": ((192, 192, 128), "Pole"),
+    "Fence": ((64, 64, 128), "Fence"),
+    "LaneMkgsDriv": ((128, 0, 192), "Road"),
+    "LaneMkgsNonDriv": ((192, 0, 64), "Road"),
+    "Misc_Text": ((128, 128, 64), "SignSymbol"),
+    "MotorcycleScooter": ((192, 0, 192), "Bicyclist"),
+    "OtherMoving": ((128, 64, 64), "Car"),
+    "ParkingBlock": ((64, 192, 128), "Pavement"),
+    "Pedestrian": ((64, 64, 0), "Pedestrian"),
+    "Road": ((128, 64, 128), "Road"),
+    "RoadShoulder": ((128, 128, 192), "Pavement"),
+    "SUVPickupTruck": ((64, 128, 192), "Car"),
+    "Sidewalk": ((0, 0, 192), "Pavement"),
+    "SignSymbol": ((192, 128, 128), "SignSymbol"),
+    "Sky": ((128, 128, 128), "Sky"),
+    "TrafficCone": ((0, 0, 64), "Pole"),
+    "TrafficLight": ((0, 64, 64), "SignSymbol"),
+    "Train": ((192, 64, 128), "Car"),
+    "Tree": ((128, 128, 0), "Tree"),
+    "Truck_Bus": ((192, 128, 192), "Car"),
+    "Tunnel": ((64, 0, 64), "Building"),
+    "VegetationMisc": ((192, 192, 0), "Tree"),
+    "Void": ((0, 0, 0), None),
+    "Wall": ((64, 192, 0), "Building"),
+}
+"""CamVid's 32 original classes: colour in the label files, and which of the 11 each merges into."""
+
 LABEL_SETS: Final[Mapping[str, LabelSet]] = {
     "bdd100k": BDD100K,
     "camvid": CAMVID,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasterseg.labels import CAMVID
+from fasterseg.streets import images
 from fasterseg.types import Size
 
 SIZE = Size(80, 112)
@@ -48,3 +49,51 @@ def picture(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     colours[: len(CAMVID)] = np.array(CAMVID.palette, np.uint8)[:, ::-1]
     noise = np.asarray(random.integers(0, 8, (*SIZE, 3)), np.uint8)
     return np.asarray(cv2.add(colours[labels], noise), np.uint8), labels
+
+
+OWN_SIZE = Size(96, 128)
+
+_OWN_TOML = f"""\
+name = "yard"
+size = "{OWN_SIZE}"
+root = "yard"
+classes = ["road", "vehicle", "other"]
+palette = [[128, 64, 128], [0, 0, 142], [70, 70, 70]]
+
+[ids]
+road = 3
+vehicle = [8, 10]
+other = [0, 1, 2, 4, 5, 6, 7, 9]
+
+[train]
+images = "images/train/*.jpg"
+labels = "labels/train/*.png"
+
+[val]
+images = "images/val/*.jpg"
+labels = "labels/val/*.png"
+"""
+
+
+def own_dataset(folder: Path, train: int, val: int) -> Path:
+    """Write rendered streets as an own data set of three classes, without a test split.
+
+    The label files hold CamVid's ids, several of which make one class.
+
+    Args:
+        folder: gets `yard.toml` and `yard/`.
+        train: number of pictures to train on.
+        val: number of other pictures.
+
+    Returns:
+        The TOML file.
+    """
+    for number, (image, labels) in enumerate(images(seed=7, count=train + val, size=OWN_SIZE)):
+        split = "train" if number < train else "val"
+        picture_file = folder / f"yard/images/{split}/{number:04d}.jpg"
+        picture_file.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(picture_file), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        write_png(folder / f"yard/labels/{split}/{number:04d}.png", labels)
+    file = folder / "yard.toml"
+    file.write_text(_OWN_TOML)
+    return file

@@ -22,7 +22,7 @@ from fasterseg.interrupts import INTERRUPTED, SIGNALS
 from fasterseg.runtime.model import resolve_model
 from fasterseg.types import Size
 from tests.shared import ROOT
-from tests.tiny_data import SIZE, write_camvid, write_png
+from tests.tiny_data import write_camvid
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -73,26 +73,6 @@ def config(tmp_path: Path, tiny_genotype: Genotype, _process_as_before: None) ->
     return "train.toml"
 
 
-def test_sound_data_passes_with_its_class_shares(search: Command) -> None:
-    code, out, err = search("data", "check", "--dataset", "camvid", "--data", "camvid")
-    assert code == 0
-    assert [line.split(":")[0] for line in out.splitlines()] == ["train", "val", "test"]
-    assert "5 pairs" in out
-    assert "Road" in out
-    assert "is sound" in err
-
-
-def test_all_problems_of_bad_data_are_listed(search: Command) -> None:
-    write_png(Path("camvid/trainannot/0.png"), np.full(SIZE, 99, np.uint8))
-    Path("camvid/val/1.png").unlink()
-    code, _, err = search("data", "check", "--dataset", "camvid", "--data", "camvid")
-    assert code == 3
-    assert "train: " in err
-    assert "ids 99" in err
-    assert "val: cannot read" in err
-    assert "2 problems" in err
-
-
 @pytest.mark.torch
 def test_training_leaves_a_model_that_every_command_takes(search: Command, config: str) -> None:
     command = ("train", config, *ON_ONE_CORE, "--output", "run")
@@ -116,11 +96,24 @@ def test_training_leaves_a_model_that_every_command_takes(search: Command, confi
 def test_a_trained_model_starts_and_teaches_the_next(search: Command, config: str) -> None:
     base = ("train", config, *ON_ONE_CORE)
     assert search(*base, "--output", "one")[0] == 0
+    code, _, err = search(*base, "--output", "two", "--init", "one/model.json")
+    assert code == 0, err
+    assert "teacher" not in Path("two/log.jsonl").read_text()
+    code, _, err = search(*base, "--output", "three", "--teacher", "one/model.json")
+    assert code == 0, err
+    records = [json.loads(line) for line in Path("three/log.jsonl").read_text().splitlines()]
+    assert records[0]["note"].startswith("teacher: ")
+    assert any(record.get("distill", -1) >= 0 for record in records)
+
+
+@pytest.mark.torch
+def test_a_model_cannot_teach_its_own_copy(search: Command, config: str) -> None:
+    base = ("train", config, *ON_ONE_CORE)
+    assert search(*base, "--output", "one")[0] == 0
     more = ("--init", "one/model.json", "--teacher", "one/model.json")
     code, _, err = search(*base, "--output", "two", *more)
-    assert code == 0, err
-    first = json.loads(Path("two/log.jsonl").read_text().splitlines()[0])
-    assert first["distill"] >= 0
+    assert code == 2
+    assert "distillation would hold it back" in err
 
 
 @pytest.mark.torch
