@@ -9,10 +9,14 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
+from fasterseg.arch.plan import plan
 from fasterseg.cli import bench, infer, main, search
 from fasterseg.cli.options import exit_code_of
+from fasterseg.datasets import dataset
+from fasterseg.runtime.model import resolve_model, write_model
 from fasterseg.types import Size
 from tests.media import write_clip
 from tests.parity import street_like
@@ -55,6 +59,9 @@ def make_inputs(folder: Path) -> None:
         cv2.imwrite(str(folder / f"frames/{index:06d}.png"), street_like(SIZE, index)[0])
     cv2.imwrite(str(folder / "street.jpg"), street_like(SIZE)[0])
     write_clip(folder / "drive.mp4", 7, SIZE, rate=5)
+    shipped = resolve_model("fasterseg-camvid")
+    weights = shipped.load_weights(plan(shipped.genotype, SIZE))
+    write_model(folder / "yard-model", shipped, weights)
 
 
 def run(line: str) -> int:
@@ -86,3 +93,20 @@ def test_commands_of_the_readme_run(
 
 def test_the_readme_has_commands() -> None:
     assert sum(len(lines) for lines in blocks()) >= 20
+
+
+def test_the_data_set_of_the_readme_is_one(tmp_path: Path) -> None:
+    """Its TOML is read as it stands, and pairs pictures with the label maps it speaks of."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "yard.toml").write_text(block)
+    for split in ("train", "val"):
+        for folder, value in (("images", None), ("labels", 27)):
+            suffix = "jpg" if value is None else "png"
+            file = tmp_path / f"yard/{folder}/{split}/0.{suffix}"
+            file.parent.mkdir(parents=True)
+            picture = np.zeros((64, 64, 3), np.uint8) if value is None else np.full((64, 64), value)
+            cv2.imwrite(str(file), picture)
+    spec = dataset(str(tmp_path / "yard.toml"))
+    (pair,) = spec.pairs(spec.folder(None), "train")
+    assert (spec.read_label(pair) == spec.labels.classes.index("vehicle")).all()
