@@ -42,7 +42,23 @@ def export(
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="The .onnx file to write.")
     ] = None,
     size: SizeOption = None,
-    precision: Annotated[str, typer.Option(metavar="TYPE", help="fp32 or fp16.")] = "fp32",
+    precision: Annotated[
+        str, typer.Option(metavar="TYPE", help="fp32, fp16 or int8 (explicit Q/DQ).")
+    ] = "fp32",
+    profile: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="How int8 is written: cpu (uint8 activations, for ONNX Runtime and OpenVINO) or "
+            "tensorrt (int8, zero point 0).",
+        ),
+    ] = "cpu",
+    ranges: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Activation ranges for int8 (fasterseg calibrate) of your own."
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, metavar="N", help="Frames per call.")] = 1,
     stages: Annotated[
         str,
@@ -67,33 +83,41 @@ def export(
     Examples:
       fasterseg export fasterseg-camvid --size 360x640 -o engine.onnx
       fasterseg export fasterseg-student --size 1024x2048 --precision fp16 -o student.onnx
+      fasterseg export fasterseg-camvid --precision int8 --profile tensorrt -o int8.onnx
       fasterseg export engines/recipes/fasterseg-camvid-fp32.toml
       fasterseg export fasterseg-camvid --stages network -o bare.onnx
     """  # noqa: D301 - \b is Click's mark for a block that must not be wrapped
     from fasterseg.deploy.export import export_onnx
     from fasterseg.deploy.recipe import BUILD_FOLDER, artefact_name, load_recipe
     from fasterseg.errors import UsageError
-    from fasterseg.graph.emit import EMITTED, STAGES, EmitOptions
+    from fasterseg.graph.emit import EMITTED, EmitOptions
+    from fasterseg.graph.precision import PROFILES
+    from fasterseg.graph.signature import STAGES
     from fasterseg.runtime.model import resolve_model
 
     if stages not in STAGES:
         raise UsageError(f"--stages {stages} is not one of {', '.join(STAGES)}")
     if precision not in EMITTED:
         raise UsageError(f"--precision {precision} is not one of {', '.join(EMITTED)}")
+    if profile not in PROFILES:
+        raise UsageError(f"--profile {profile} is not one of {', '.join(PROFILES)}")
     sizes: list[Size]
     if source.endswith(".toml"):
         recipe, model = load_recipe(Path(source))
         sizes, precision, batch = recipe.engine_sizes(), recipe.precision, recipe.batch
+        profile = recipe.profile
         if size is not None or (output is not None and len(sizes) > 1):
             raise UsageError("a recipe states its sizes and names its files; leave --size and -o")
     else:
         model = resolve_model(source)
         sizes = [parse_size(size) or model.train_size]
+    if precision != "int8" and (ranges is not None or profile != "cpu"):
+        raise UsageError(f"--ranges and --profile are for --precision int8, this is {precision}")
+    if ranges is not None:
+        model = replace(model, ranges=ranges)
+    options = EmitOptions(stages, precision, batch, dynamic, inline, profile)
     for engine_size in sizes:
-        options = EmitOptions(stages, precision, batch, dynamic, inline)
-        target = output or BUILD_FOLDER / artefact_name(
-            model.name, engine_size, batch, options.precision
-        )
+        target = output or BUILD_FOLDER / artefact_name(model.name, engine_size, options)
         export_onnx(model, engine_size, options, target, overwrite)
         print(target)
         note(f"{model.name} {engine_size} (HxW) {precision}, {target.stat().st_size / 1e6:.1f} MB")
@@ -126,7 +150,7 @@ def verify(
             min=0.0,
             max=1.0,
             help="Share of labels that must agree; default by B's precision: "
-            "0.9999 (fp32), 0.999 (fp16).",
+            "0.9999 (fp32), 0.999 (fp16), none (int8).",
         ),
     ] = None,
     json_: JsonOption = None,
@@ -225,10 +249,14 @@ def _print_agreement(report: Agreement) -> None:
         iou = report.per_class_iou[name]
         shown = "absent" if iou is None else f"IoU {iou:.4f}"
         note(f"  {name:<14} {share:7.2%} of A   {shown}")
-    verdict = "passed" if report.passed else "FAILED"
+    if report.threshold > 0:
+        verdict = "passed" if report.passed else "FAILED"
+        judged = f"(threshold {report.threshold:.4%}): {verdict}"
+    else:
+        judged = "(not gated: int8 is judged by mIoU, fasterseg-bench accuracy)"
     note(
-        f"{report.agreement:.4%} of the labels agree (threshold {report.threshold:.4%}): "
-        f"{verdict}; worst frame {report.worst_frame}: {report.worst_agreement:.4%}"
+        f"{report.agreement:.4%} of the labels agree {judged}; worst frame "
+        f"{report.worst_frame}: {report.worst_agreement:.4%}"
     )
     if not report.is_meaningful:
         note(

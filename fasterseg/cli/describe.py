@@ -28,6 +28,7 @@ def model_facts(model: Model) -> dict[str, Any]:
         "classes": list(model.labels.classes),
         "labels": model.labels.name,
         "weights": str(model.weights) if model.weights else f"seeded, seed {model.seed}",
+        "ranges": str(model.ranges) if model.ranges else None,
         "sha256": model.source_sha256,
         "genotype": model.genotype.to_json(),
     }

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from fasterseg.cli import artefacts, bench, cache, doctor, infer, models, search, streets
+from fasterseg.cli import artefacts, bench, cache, calibrate, doctor, infer, models, search, streets
 from fasterseg.cli.options import EPILOG, new_app, run_app
 
 app = new_app(
@@ -21,6 +21,9 @@ app.command("infer", epilog=EPILOG, short_help="Segment an image, a folder, a vi
 app.add_typer(bench.app, name="bench", short_help="Time engines on this machine.")
 app.add_typer(search.app, name="search", short_help="Train networks; check data sets.")
 app.command("export", epilog=EPILOG, short_help="Write a model as ONNX.")(artefacts.export)
+app.command("calibrate", epilog=EPILOG, short_help="Measure activation ranges, for int8.")(
+    calibrate.calibrate
+)
 app.command("verify", epilog=EPILOG, short_help="Compare two engines label by label.")(
     artefacts.verify
 )

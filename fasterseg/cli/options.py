@@ -95,7 +95,7 @@ EngineOption = Annotated[
 ]
 PrecisionOption = Annotated[
     str,
-    typer.Option(metavar="TYPE", help="auto (fp32 on a CPU, fp16 on a GPU), fp32 or fp16."),
+    typer.Option(metavar="TYPE", help="auto (fp32 on a CPU, fp16 on a GPU), fp32, fp16 or int8."),
 ]
 DeviceOption = Annotated[
     str,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fasterseg.errors import UsageError
 from fasterseg.metrics import ConfusionMatrix
 from fasterseg.preprocess import Geometry
-from fasterseg.runtime.base import Engine
+from fasterseg.runtime.base import Engine, EngineSpec
 from fasterseg.types import Precision, Size
 
 PIXEL_AGREEMENT: Final[Mapping[Precision, float]] = {
@@ -22,6 +22,9 @@ PIXEL_AGREEMENT: Final[Mapping[Precision, float]] = {
     "int8": 0.0,
 }
 """Share of labels that must equal the fp32 reference's (int8 is gated by mIoU instead)."""
+
+SAME_INT8_AGREEMENT: Final = PIXEL_AGREEMENT["fp16"]
+"""Share of labels on which two int8 engines of the same integers must agree."""
 
 LOGITS_TOLERANCE: Final = 1e-4
 """fp32 logits must lie within this times max(1, largest absolute logit)."""
@@ -109,7 +112,8 @@ def compare_engines(
         reference: the engine that is right.
         candidate: the engine in question.
         frames: (H, W, 3) uint8 BGR, of any size; stretched to the engines'.
-        threshold: share demanded; by default that of the candidate's precision.
+        threshold: share demanded; by default that of the candidate's precision (none for int8,
+            unless the reference computes with the same integers).
 
     Raises:
         UsageError: the engines differ in size or classes, or there are no frames.
@@ -126,7 +130,7 @@ def compare_engines(
     if not per_frame:
         raise UsageError("there are no frames to compare engines on; give --frames PATH")
     if threshold is None:
-        threshold = PIXEL_AGREEMENT[candidate.spec.precision]
+        threshold = default_threshold(reference.spec, candidate.spec)
     classes = reference.spec.labels.classes
     iou = confusion.per_class_iou
     shares = confusion.counts.sum(axis=1) / confusion.counts.sum()
@@ -148,10 +152,23 @@ def compare_engines(
     )
 
 
+def default_threshold(reference: EngineSpec, candidate: EngineSpec) -> float:
+    """Share of labels that must agree; 0 where agreement says nothing about quality."""
+
+    def integers(spec: EngineSpec) -> tuple[str, str | None, str | None]:
+        return spec.source_sha256, spec.ranges_sha256, spec.profile
+
+    both_int8 = reference.precision == candidate.precision == "int8"
+    if both_int8 and integers(reference) == integers(candidate):
+        return SAME_INT8_AGREEMENT
+    return PIXEL_AGREEMENT[candidate.precision]
+
+
 def engine_title(engine: Engine) -> str:
     """`fasterseg-camvid on onnxruntime/cpu, fp32`."""
     spec = engine.spec
-    return f"{spec.name} on {engine.backend}/{engine.device}, {spec.precision}"
+    profile = f" ({spec.profile})" if spec.profile else ""
+    return f"{spec.name} on {engine.backend}/{engine.device}, {spec.precision}{profile}"
 
 
 def _common_size(reference: Engine, candidate: Engine) -> Size:

@@ -9,6 +9,8 @@ from typing import Final
 from fasterseg.config import load_toml
 from fasterseg.deploy.parity import PIXEL_AGREEMENT
 from fasterseg.errors import ConfigError
+from fasterseg.graph.emit import EmitOptions
+from fasterseg.graph.precision import Profile
 from fasterseg.labels import label_set
 from fasterseg.runtime.model import Model, resolve_model
 from fasterseg.types import Precision, Size
@@ -53,6 +55,9 @@ class Recipe:
         batch: frames per call.
         labels: name of the label set; the model's own where left out.
         weights: for a genotype file; a named model brings its own.
+        profile: how int8 is written, for the runtime that will run it: "cpu" or "tensorrt".
+        ranges: activation ranges for int8, relative to the recipe; the model's own where left
+            out.
         thresholds: parity demanded.
     """
 
@@ -62,6 +67,8 @@ class Recipe:
     batch: int = 1
     labels: str | None = None
     weights: WeightFile | None = None
+    profile: Profile = "cpu"
+    ranges: str | None = None
     thresholds: Thresholds = field(default_factory=Thresholds)
 
     def engine_sizes(self) -> list[Size]:
@@ -97,6 +104,8 @@ def load_recipe(path: Path) -> tuple[Recipe, Model]:
         model = replace(model, labels=label_set(recipe.labels))
     if recipe.weights is not None:
         model = replace(model, weights=path.parent / recipe.weights.path)
+    if recipe.ranges is not None:
+        model = replace(model, ranges=path.parent / recipe.ranges)
     if len(model.labels) != model.genotype.num_classes:
         raise ConfigError(
             f"{path}: label set {model.labels.name} has {len(model.labels)} classes, "
@@ -110,6 +119,9 @@ def load_recipe(path: Path) -> tuple[Recipe, Model]:
     return recipe, model
 
 
-def artefact_name(model: str, size: Size, batch: int, precision: Precision) -> str:
+def artefact_name(model: str, size: Size, options: EmitOptions) -> str:
     """File name of an ONNX engine, as `fasterseg export` writes it."""
-    return f"{model}_{size}_b{batch}_{precision}.onnx"
+    numbers: str = options.precision
+    if options.precision == "int8" and options.profile != "cpu":
+        numbers += f"-{options.profile}"
+    return f"{model}_{size}_b{options.batch}_{numbers}.onnx"

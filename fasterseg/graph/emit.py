@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -45,19 +45,18 @@ from fasterseg.graph.functions import (
     opset_imports,
     upsample_argmax,
 )
-from fasterseg.graph.weights import Weights, fold
+from fasterseg.graph.precision import Profile, quantize, quantized_values
+from fasterseg.graph.ranges import Ranges
+from fasterseg.graph.signature import INPUT_NAMES, OUTPUT_NAMES, Stage, signature
+from fasterseg.graph.weights import Weights, fold, weights_sha256
 from fasterseg.preprocess import MEAN, STD
 from fasterseg.types import Precision, Size
 
-Stage = Literal["labels", "logits8", "network"]
-STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
-
-EMITTED: Final[tuple[Precision, ...]] = ("fp32", "fp16")
+EMITTED: Final[tuple[Precision, ...]] = ("fp32", "fp16", "int8")
 """Precisions that can be emitted."""
 
 SCALE: Final = 8
-_ELEMENT: Final = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}
-_NUMPY: Final = {"fp32": np.float32, "fp16": np.float16}
+_HALF: Final = "fp16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +65,12 @@ class EmitOptions:
 
     Attributes:
         stage: what goes in and comes out (see the module).
-        precision: type of weights and activations inside, "fp32" or "fp16".
+        precision: type of weights and activations inside: "fp32", "fp16", or "int8" (Q/DQ).
         batch: frames per call.
         dynamic: leave batch, height and width free (resizes then compute their sizes).
         inline: expand the model-local functions, for runtimes that do not take them.
+        profile: how int8 is written: "cpu" (uint8, asymmetric activations, for ONNX Runtime and
+            OpenVINO) or "tensorrt" (int8, zero point 0); nothing in other precisions.
     """
 
     stage: Stage = "labels"
@@ -77,6 +78,7 @@ class EmitOptions:
     batch: int = 1
     dynamic: bool = False
     inline: bool = False
+    profile: Profile = "cpu"
 
 
 def emit(
@@ -84,6 +86,8 @@ def emit(
     weights: Weights,
     options: EmitOptions | None = None,
     metadata: Mapping[str, str] | None = None,
+    *,
+    ranges: Ranges | None = None,
 ) -> onnx.ModelProto:
     """Write the ONNX model of a plan.
 
@@ -92,12 +96,14 @@ def emit(
         weights: checked against the plan (`graph.weights`); batch norm is folded here.
         options: stage, precision, batch; fp32 labels of one frame by default.
         metadata: key -> text, stored in the file's metadata properties.
+        ranges: of the activations, measured with these weights; needed for int8 alone.
 
     Returns:
         A model that passes `onnx.checker`.
 
     Raises:
-        UsageError: a precision that cannot be emitted.
+        UsageError: a precision that cannot be emitted, or int8 without ranges.
+        WeightsError: the ranges belong to other weights.
     """
     options = options or EmitOptions()
     if options.precision not in EMITTED:
@@ -106,6 +112,14 @@ def emit(
         )
     writer = _Writer(plan, options)
     graph = writer.write(weights)
+    if options.precision == "int8":
+        if ranges is None:
+            raise UsageError(
+                "int8 needs the ranges of the activations. Measure them on frames like those to "
+                "come: fasterseg calibrate MODEL --images PATH"
+            )
+        ranges.check(quantized_values(graph), weights_sha256(plan, weights))
+        graph = quantize(graph, ranges, options.profile)
     functions = [] if options.stage == "network" else [normalize_bgr()]
     if options.stage == "labels":
         functions.append(upsample_argmax(SCALE))
@@ -136,18 +150,22 @@ class _Writer:
 
     def write(self, weights: Weights) -> onnx.GraphProto:
         folded = fold(self.plan, weights)
+        kind = np.float16 if self.options.precision == _HALF else np.float32
         for name, (weight, bias) in folded.items():
-            self._array(f"{name}.weight", weight.astype(_NUMPY[self.options.precision]))
-            self._array(f"{name}.bias", bias.astype(_NUMPY[self.options.precision]))
+            self._array(f"{name}.weight", weight.astype(kind))
+            self._array(f"{name}.bias", bias.astype(kind))
         values: dict[int, str] = {}
         for node in self.plan.nodes:
             inputs = [values[source] for source in node.inputs]
             values[node.id] = self._operator(node.role, node.spec, inputs)
+        taken, given = signature(
+            self.plan, self.options.stage, self.options.batch, self.options.dynamic
+        )
         return helper.make_graph(
             self.nodes,
             self.plan.genotype.name,
-            inputs=[self._graph_input()],
-            outputs=[self._graph_output()],
+            inputs=[taken],
+            outputs=[given],
             initializer=list(self.initializers.values()),
         )
 
@@ -212,15 +230,17 @@ class _Writer:
     def _skip(self, name: str, role: str, layer: Layer, x: str) -> str:
         if layer.is_identity:
             return x
-        maps = [self._conv(f"{name}.0", role, layer, "conv1", x, kernel=1)]
-        if layer.stride == 2:
-            ends = self._ints(2**31 - 1, 2**31 - 1)
-            shifted = self._node(
-                "Slice", [x, self._ints(1, 1), ends, self._ints(2, 3)], f"{name}.shift"
-            )
-            maps.append(self._conv(f"{name}.1", role, layer, "conv2", shifted, kernel=1))
-            maps = [self._node("Concat", maps, f"{name}.join", axis=1)]
-        return self._node("Relu", maps, name)
+        first = self._conv(f"{name}.0", role, layer, "conv1", x, kernel=1)
+        if layer.stride == 1:
+            return self._node("Relu", [first], name)
+        ends = self._ints(2**31 - 1, 2**31 - 1)
+        shifted = self._node(
+            "Slice", [x, self._ints(1, 1), ends, self._ints(2, 3)], f"{name}.shift"
+        )
+        second = self._conv(f"{name}.1", role, layer, "conv2", shifted, kernel=1)
+        # Before the join, where runtimes merge a ReLU into its convolution.
+        halves = [self._node("Relu", [half], f"{half}.relu") for half in (first, second)]
+        return self._node("Concat", halves, name, axis=1)
 
     def _half(self, name: str, x: str, layer: Layer) -> str:
         if not self.options.dynamic:
@@ -255,18 +275,16 @@ class _Writer:
     # --- the two ends -------------------------------------------------------------------------
 
     def _input(self) -> str:
+        """The normalised picture: value "input" in every stage."""
         x = "input"
         if self.options.stage != "network":
-            x = self._node(
-                "NormalizeBGR", ["frames"], "input/normalize", mean=MEAN, std=STD, order=[2, 1, 0]
-            )
-        return self._cast(x, "input/cast", _ELEMENT[self.options.precision])
-
-    def _cast(self, x: str, name: str, element: int) -> str:
-        """Cast from float32, where that changes anything."""
-        return x if element == TensorProto.FLOAT else self._node("Cast", [x], name, to=element)
+            self._node("NormalizeBGR", ["frames"], x, mean=MEAN, std=STD, order=[2, 1, 0])
+        if self.options.precision == _HALF:
+            x = self._node("Cast", [x], "input/cast", to=TensorProto.FLOAT16)
+        return x
 
     def _output(self, logits: str) -> str:
+        name = OUTPUT_NAMES[self.options.stage]
         if self.options.stage == "labels":
             ids = self._node(
                 "UpsampleArgmax",
@@ -277,55 +295,24 @@ class _Writer:
                 plugin_namespace=DOMAIN,
             )
             cropped = self._crop(ids, "output/crop", axes=(1, 2))
-            return self._node("Cast", [cropped], "labels", to=TensorProto.UINT8)
+            return self._node("Cast", [cropped], name, to=TensorProto.UINT8)
         if self.options.stage == "logits8":
-            return self._node("Cast", [logits], "logits8", to=TensorProto.FLOAT)
+            return self._node("Cast", [logits], name, to=TensorProto.FLOAT)
         single = self._node("Cast", [logits], "output/single", to=TensorProto.FLOAT)
         scales = self._array("scales.full", np.asarray([1.0, 1.0, SCALE, SCALE], np.float32))
         full = self._linear("output/full", [single, "", scales])
         cropped = self._crop(full, "output/crop", axes=(2, 3))
-        return self._node("Identity", [cropped], "logits")
+        return self._node("Identity", [cropped], name)
 
     def _crop(self, x: str, name: str, axes: tuple[int, int]) -> str:
         """Cut what the ceiling to multiples of 8 added; nothing where it added nothing."""
         size = self.plan.size
         if self.options.dynamic:
-            source, start = ("input", 2) if self.options.stage == "network" else ("frames", 1)
+            stage = self.options.stage
+            source, start = INPUT_NAMES[stage], 2 if stage == "network" else 1
             ends = self._node("Shape", [source], f"{name}.size", start=start, end=start + 2)
         elif size.height % SCALE or size.width % SCALE:
             ends = self._ints(size.height, size.width)
         else:
             return x
         return self._node("Slice", [x, self._ints(0, 0), ends, self._ints(*axes)], name)
-
-    def _dims(self, *axes: str | int) -> list[str | int]:
-        """Symbolic or static dimensions of a graph input or output."""
-        plan, options = self.plan, self.options
-        static: dict[str, int] = {
-            "batch": options.batch,
-            "height": plan.size.height,
-            "width": plan.size.width,
-            "height8": plan.logits_size.height,
-            "width8": plan.logits_size.width,
-        }
-        if options.dynamic:
-            return list(axes)
-        return [static[axis] if isinstance(axis, str) else axis for axis in axes]
-
-    def _graph_input(self) -> onnx.ValueInfoProto:
-        if self.options.stage == "network":
-            dims = self._dims("batch", 3, "height", "width")
-            return helper.make_tensor_value_info("input", TensorProto.FLOAT, dims)
-        dims = self._dims("batch", "height", "width", 3)
-        return helper.make_tensor_value_info("frames", TensorProto.UINT8, dims)
-
-    def _graph_output(self) -> onnx.ValueInfoProto:
-        classes = self.plan.genotype.num_classes
-        shapes = {
-            "labels": (TensorProto.UINT8, self._dims("batch", "height", "width")),
-            "logits8": (TensorProto.FLOAT, self._dims("batch", classes, "height8", "width8")),
-            "network": (TensorProto.FLOAT, self._dims("batch", classes, "height", "width")),
-        }
-        element, dims = shapes[self.options.stage]
-        name = "logits" if self.options.stage == "network" else self.options.stage
-        return helper.make_tensor_value_info(name, cast("int", element), dims)

@@ -54,11 +54,11 @@ def normalize_bgr() -> FunctionProto:
         helper.make_node("Reciprocal", ["std255"], ["scale"]),
         helper.make_node("Unsqueeze", ["mean255", "axes"], ["mean_chw"]),
         helper.make_node("Unsqueeze", ["scale", "axes"], ["scale_chw"]),
-        # Channels are moved while they are bytes: a quarter of the traffic of floats.
-        helper.make_node("Transpose", ["frames"], ["planes"], perm=[0, 3, 1, 2]),
+        # The cast comes first: nothing else of TensorRT takes bytes.
+        helper.make_node("Cast", ["frames"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
         helper.make_node("Gather", ["planes", "order"], ["ordered"], axis=1),
-        helper.make_node("Cast", ["ordered"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("Sub", ["float", "mean_chw"], ["centred"]),
+        helper.make_node("Sub", ["ordered", "mean_chw"], ["centred"]),
         helper.make_node("Mul", ["centred", "scale_chw"], ["normalized"]),
     ]
     return helper.make_function(
@@ -86,10 +86,10 @@ def upsample_argmax(scale: int) -> FunctionProto:
     scales = helper.make_tensor("scales", TensorProto.FLOAT, [4], [1.0, 1.0, scale, scale])
     nodes = [
         helper.make_node("Constant", [], ["scales"], value=scales),
-        helper.make_node("Cast", ["logits"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["logits"], ["single"], to=TensorProto.FLOAT),
         helper.make_node(
             "Resize",
-            ["float", "", "scales"],
+            ["single", "", "scales"],
             ["full"],
             mode="linear",
             coordinate_transformation_mode="align_corners",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fasterseg.arch.genotype import Genotype
 from fasterseg.config import from_mapping
 from fasterseg.errors import ConfigError, EngineMismatchError, UsageError
+from fasterseg.graph.precision import Profile
 from fasterseg.labels import LabelSet
 from fasterseg.preprocess import MEAN, STD, Fit
 from fasterseg.types import Precision, Size
@@ -25,7 +26,8 @@ ENGINES: Final[Mapping[str, str]] = {
     "onnxruntime": "fasterseg.runtime.onnxrt:OnnxRuntimeEngine",
     "torch": "fasterseg.nn.engine:TorchEngine",
 }
-"""Backend name -> class. Each has a class method `open(source, device, threads)`."""
+"""Backend name -> class. Each has a class method `open(source, device, threads)`; one that runs
+int8 files has `int8_profile`, the profile they are written in."""
 
 SUFFIXES: Final[Mapping[str, str]] = {".onnx": "onnxruntime"}
 """Suffix of an engine file -> backend that runs it."""
@@ -60,6 +62,7 @@ class EngineSpec:
         size: frame size it takes, or None where height and width are free.
         batch: frames per call, or None where free.
         precision: numeric type inside.
+        profile: how an int8 engine is written, "cpu" or "tensorrt"; None in other precisions.
         output: "labels" (class ids), "logits8" (class logits at 1/8) or "logits" (full size).
         genotype: the network, None for a foreign one.
         train_size: size the model was trained at; the default engine size follows from it.
@@ -70,6 +73,7 @@ class EngineSpec:
         fit: how frames of another size were meant to be fitted.
         plugins: plugin name -> sha256 of its library.
         source_sha256: hash of genotype and weights the engine was made from.
+        ranges_sha256: hash of the activation ranges of an int8 engine, else None.
         fasterseg_version: version that wrote it.
         runtime: runtime and version an engine is tied to, None when it is portable.
         gpu: GPU name an engine is tied to, None when portable.
@@ -98,6 +102,8 @@ class EngineSpec:
     gpu: str | None = None
     arch: str | None = None
     parity: ParityVerdict | None = None
+    profile: Profile | None = None
+    ranges_sha256: str | None = None
     schema: int = SPEC_SCHEMA
 
     @property
@@ -173,6 +179,8 @@ class _PlainSpec:
     arch: str | None
     parity: ParityVerdict | None
     schema: int
+    profile: Profile | None = None
+    ranges_sha256: str | None = None
 
 
 def _genotype(data: Any, num_classes: int, where: str) -> Genotype | None:

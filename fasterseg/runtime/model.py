@@ -25,6 +25,7 @@ from fasterseg.errors import (
     UsageError,
     WeightsError,
 )
+from fasterseg.graph.ranges import SUFFIX, Ranges, load_ranges, save_ranges
 from fasterseg.graph.weights import Weights, load_weights, save_weights, seeded_weights
 from fasterseg.labels import LabelSet, label_set
 from fasterseg.registry import unknown
@@ -35,6 +36,7 @@ DEFAULT_MODEL: Final = "fasterseg-camvid"
 CARD: Final = "model.json"
 CARD_SCHEMA: Final = 1
 WEIGHTS: Final = "weights.safetensors"
+RANGES: Final = "ranges.json"
 FOREIGN_LICENCE: Final = "see the weights' origin"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -53,6 +55,8 @@ class Model:
         licence: of architecture and weights.
         about: one line for people.
         origin: "zoo", "imported" or "file".
+        ranges: activation ranges that int8 needs, or None where nobody has measured them.
+        file: the model card or genotype it was read from, None for the zoo's.
     """
 
     name: str
@@ -64,6 +68,8 @@ class Model:
     licence: str = ""
     about: str = ""
     origin: str = "file"
+    ranges: Path | None = None
+    file: Path | None = None
 
     @property
     def trained(self) -> bool:
@@ -79,6 +85,22 @@ class Model:
         if self.weights is not None:
             return load_weights(self.weights, plan)
         return seeded_weights(plan, self.seed)
+
+    def load_ranges(self) -> Ranges:
+        """How far its activations reach.
+
+        Raises:
+            WeightsError: there are none, or their file is damaged; the message names the
+                command that measures them.
+        """
+        if self.ranges is not None:
+            return load_ranges(self.ranges)
+        name = self.file if self.file and self.origin == "file" else self.name
+        kept = "" if self.file else f" -o FILE{SUFFIX}; then fasterseg export --ranges"
+        raise WeightsError(
+            f"model {self.name} has no activation ranges, which int8 needs. Measure them on "
+            f"frames like those to come: fasterseg calibrate {name} --images PATH{kept}"
+        )
 
     @property
     def source_sha256(self) -> str:
@@ -180,6 +202,7 @@ def write_model(
     *,
     dtype: type[np.floating] = np.float32,
     training: Mapping[str, Any] | None = None,
+    ranges: Ranges | None = None,
 ) -> None:
     """Write a folder that is a model: weights, then the card that makes them one.
 
@@ -189,6 +212,7 @@ def write_model(
         weights: arrays of its network.
         dtype: how they are stored.
         training: how they were made, as JSON values; kept in the card.
+        ranges: activation ranges measured with these weights.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -202,8 +226,11 @@ def write_model(
         "weights": WEIGHTS,
         "licence": model.licence,
         "about": model.about,
+        **({"ranges": RANGES} if ranges is not None else {}),
         **({"training": training} if training is not None else {}),
     }
+    if ranges is not None:
+        save_ranges(folder / RANGES, ranges)
     save_weights(folder / WEIGHTS, weights, dtype)
     # The card comes last: a model without one does not exist.
     write_atomic(folder / CARD, (json.dumps(card, indent=2) + "\n").encode())
@@ -262,6 +289,7 @@ def _from_zoo(name: str, entry: Mapping[str, Any]) -> Model:
         licence=entry["licence"],
         about=entry["about"],
         origin="zoo",
+        ranges=ZOO / entry["ranges"] if entry.get("ranges") else None,
     )
 
 
@@ -271,7 +299,7 @@ def _from_file(path: Path) -> Model:
     if isinstance(data, dict) and "genotype" in data:
         return _from_card(path, "file")
     genotype = Genotype.from_json(data, str(path))
-    weights = path.with_suffix(".safetensors")
+    weights, ranges = path.with_suffix(".safetensors"), path.with_suffix(SUFFIX)
     return Model(
         name=genotype.name,
         genotype=genotype,
@@ -279,6 +307,8 @@ def _from_file(path: Path) -> Model:
         train_size=Size(1024, 2048),
         weights=weights if weights.is_file() else None,
         about=f"genotype {path}",
+        ranges=ranges if ranges.is_file() else None,
+        file=path,
     )
 
 
@@ -299,6 +329,8 @@ def _from_card(path: Path, origin: str) -> Model:
             licence=str(data.get("licence", "")),
             about=str(data.get("about", "")),
             origin=origin,
+            ranges=path.parent / data["ranges"] if data.get("ranges") else None,
+            file=path,
         )
     except (KeyError, TypeError) as error:
         raise ConfigError(f"{path} is not a model card: {error!r}") from error

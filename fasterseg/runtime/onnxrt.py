@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as binding
 
 from fasterseg.errors import DeviceUnavailableError, EngineError, EngineMismatchError, UsageError
+from fasterseg.graph.precision import Profile
 from fasterseg.runtime.base import METADATA_KEY, Device, EngineSpec, check_frames, check_labels
 
 _PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _LARGEST: Final = (2 << 30) - 1
+_CPU_FACTS: Final = Path("/proc/cpuinfo")
 _QUIET: Final = 3  # errors only: fallbacks are checked for and raised, not logged
 # ONNX Runtime's errors have no common base class of their own.
 _ERRORS: Final = (
@@ -35,6 +37,7 @@ class OnnxRuntimeEngine:
 
     backend: Final = "onnxruntime"
     tail: Final = "graph"
+    int8_profile: Final[Profile] = "cpu"
 
     def __init__(
         self, session: onnxruntime.InferenceSession, spec: EngineSpec, device: str
@@ -66,7 +69,7 @@ class OnnxRuntimeEngine:
             DeviceUnavailableError: the device is not there, or ONNX Runtime gave another one.
         """
         resolved = cls.resolve_device(device)
-        session = _session(source, resolved, threads)
+        session = open_session(source, resolved, threads)
         spec = _spec_of(session, source)
         if spec.output != "labels":
             raise EngineMismatchError(
@@ -84,7 +87,7 @@ class OnnxRuntimeEngine:
             EngineError: see `open`.
             EngineMismatchError: there is none.
         """
-        return _spec_of(_session(source, "cpu", threads=1), source)
+        return _spec_of(open_session(source, "cpu", threads=1), source)
 
     @staticmethod
     def resolve_device(device: Device) -> str:
@@ -231,10 +234,20 @@ def _content(source: Path | bytes) -> bytes:
         ) from error
 
 
-def _session(
-    source: Path | bytes, device: str, threads: int | None
+def open_session(
+    source: Path | bytes, device: str, threads: int | None = None
 ) -> onnxruntime.InferenceSession:
-    """A session on exactly the device asked for."""
+    """A session on exactly the device asked for.
+
+    Args:
+        source: an ONNX file, or its content.
+        device: "cpu" or "cuda".
+        threads: CPU threads inside one call; None takes all cores.
+
+    Raises:
+        EngineError: the file is missing or not a readable ONNX model.
+        DeviceUnavailableError: this ONNX Runtime has no such device, or gave another one.
+    """
     content = _content(source)
     wanted = _PROVIDERS[device]
     if not provides(device):
@@ -247,6 +260,8 @@ def _session(
     options.log_severity_level = _QUIET
     # Waiting threads that spin take the cores from decoding and encoding.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if _int8_products_saturate():
+        options.add_session_config_entry("session.x64quantprecision", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
@@ -264,6 +279,18 @@ def _session(
             "pip install 'onnxruntime-gpu[cuda,cudnn]', or use --device cpu"
         )
     return session
+
+
+def _int8_products_saturate(facts: Path = _CPU_FACTS) -> bool:
+    """Whether this is an x86 CPU before VNNI, where sums of two products overflow 16 bits.
+
+    ONNX Runtime then has a slower, exact way, which it also takes where it is not needed.
+    """
+    try:
+        flags = facts.read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "avx2" in flags and "_vnni" not in flags
 
 
 def provides(device: str) -> bool:

@@ -73,6 +73,11 @@ def check_request(request: EngineRequest) -> None:
             f"precision {request.precision} is not available yet; choose one of auto, "
             f"{', '.join(EMITTED)}"
         )
+    if request.precision == "int8" and request.engine in FROM_PLAN:
+        raise UsageError(
+            f"engine {request.engine} computes in floating point; int8 is run by onnxruntime: "
+            "--engine onnxruntime --precision int8"
+        )
     if engine_file(request) is None and request.engine not in ("auto", *ENGINES):
         raise UnknownNameError(
             unknown("engine", request.engine, ["auto", *ENGINES])
@@ -184,7 +189,10 @@ def _open_model(
     backend = resolve(ENGINES, "engine", name)
     device = backend.resolve_device(request.device)
     size = request.size or engine_size(source_size, model.train_size)
-    options = EmitOptions(precision=_precision(request, device), batch=request.batch)
+    precision = _precision(request, device)
+    options = EmitOptions(precision=precision, batch=request.batch)
+    if precision == "int8":
+        options = replace(options, profile=backend.int8_profile)
     on_note(
         f"engine: {name}{' (auto)' if request.engine == 'auto' else ''} on {device}, "
         f"{model.name}, {size} (HxW), {options.precision}"

@@ -14,6 +14,7 @@ from fasterseg.arch.plan import plan
 from fasterseg.cache import entry_path, locked, size_limit, touch, trim, write_atomic
 from fasterseg.errors import OutputError
 from fasterseg.graph.emit import EmitOptions, emit
+from fasterseg.graph.ranges import Ranges
 from fasterseg.runtime.base import METADATA_KEY, EngineSpec
 from fasterseg.runtime.model import Model
 from fasterseg.types import Size
@@ -27,7 +28,12 @@ OUTPUT_OF_STAGE: Final[dict[str, Literal["labels", "logits8", "logits"]]] = {
 
 
 def describe(model: Model, size: Size, options: EmitOptions) -> EngineSpec:
-    """The spec of an engine of `model` at `size`."""
+    """The spec of an engine of `model` at `size`.
+
+    Raises:
+        WeightsError: weights or activation ranges are missing or damaged.
+    """
+    ranges = _ranges(model, options)
     return EngineSpec(
         name=model.name,
         labels=model.labels,
@@ -40,6 +46,8 @@ def describe(model: Model, size: Size, options: EmitOptions) -> EngineSpec:
         trained=model.trained,
         source_sha256=model.source_sha256,
         fasterseg_version=fasterseg.__version__,
+        profile=options.profile if options.precision == "int8" else None,
+        ranges_sha256=ranges.sha256 if ranges is not None else None,
     )
 
 
@@ -48,17 +56,24 @@ def onnx_bytes(model: Model, size: Size, options: EmitOptions) -> bytes:
 
     Raises:
         UsageError: size or precision are not possible.
-        WeightsError: the weights do not fit.
+        WeightsError: the weights or the activation ranges do not fit.
     """
     network = plan(model.genotype, size)
     metadata = {METADATA_KEY: describe(model, size, options).to_json()}
-    proto = emit(network, model.load_weights(network), options, metadata)
+    weights = model.load_weights(network)
+    proto = emit(network, weights, options, metadata, ranges=_ranges(model, options))
     data: bytes = proto.SerializeToString(deterministic=True)
     return data
 
 
+def _ranges(model: Model, options: EmitOptions) -> Ranges | None:
+    """What an int8 engine depends on besides the weights."""
+    return model.load_ranges() if options.precision == "int8" else None
+
+
 def engine_key(model: Model, size: Size, options: EmitOptions) -> str:
     """What an ONNX engine depends on, as a short hash (it is portable: no device, no runtime)."""
+    ranges = _ranges(model, options)
     facts = {
         "source": model.source_sha256,
         "labels": model.labels.to_json(),
@@ -70,6 +85,7 @@ def engine_key(model: Model, size: Size, options: EmitOptions) -> str:
         "dynamic": options.dynamic,
         "inline": options.inline,
         "fasterseg": fasterseg.__version__,
+        **({"profile": options.profile, "ranges": ranges.sha256} if ranges else {}),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -101,7 +117,7 @@ def find_or_build(
 
     Raises:
         UsageError: size or precision are not possible, or the cache's limit is no size.
-        WeightsError: the weights do not fit.
+        WeightsError: the weights or the activation ranges do not fit.
     """
     path = engine_path(model, size, options)
     if not rebuild and path.is_file():

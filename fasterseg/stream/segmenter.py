@@ -289,7 +289,7 @@ def load(
         engine: "auto", a backend ("onnxruntime", "torch"), or an engine file.
         size: engine size, `Size(height, width)` or "HxW"; by default the model's training
             height and the frame's aspect.
-        precision: "auto" (fp32 on a CPU, fp16 on a GPU), "fp32" or "fp16".
+        precision: "auto" (fp32 on a CPU, fp16 on a GPU), "fp32", "fp16" or "int8".
         device: "auto", "cpu" or "cuda"; the one named or an error.
         threads: CPU threads of the engine; None takes all cores.
         fit: how frames are fitted to the engine, "stretch" or "letterbox".

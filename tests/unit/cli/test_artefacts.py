@@ -65,7 +65,10 @@ def signature(value: onnx.ValueInfoProto) -> str:
     [
         (["nothing"], "fasterseg-camvid"),
         ([CAMVID, "-o", "x.engine"], ".onnx"),
-        ([CAMVID, "--precision", "int4"], "fp32, fp16"),
+        ([CAMVID, "--precision", "int4"], "fp32, fp16, int8"),
+        ([CAMVID, "--precision", "int8", "--profile", "gpu"], "cpu, tensorrt"),
+        ([CAMVID, "--profile", "tensorrt"], "--precision int8"),
+        ([CAMVID, "--ranges", "x.ranges.json"], "--precision int8"),
         ([CAMVID, "--stages", "head"], "labels, logits8, network"),
         ([CAMVID, "--size", "10x10"], "64x64"),
         (["missing.toml"], "missing.toml"),
@@ -87,6 +90,27 @@ def test_info_tells_what_an_engine_file_is(run: Run, tmp_path: Path) -> None:
     text = run("info", "x.onnx").stdout
     assert "64x96" in text
     assert "Bicyclist" in text
+
+
+def test_info_tells_precision_and_profile_of_an_int8_engine(run: Run) -> None:
+    arguments = ("--size", "64x96", "--precision", "int8", "--profile", "tensorrt")
+    assert run("export", CAMVID, *arguments, "-o", "x.onnx").code == 0
+    facts = json.loads(run("info", "x.onnx", "--json").stdout)
+    assert (facts["precision"], facts["profile"]) == ("int8", "tensorrt")
+    assert len(facts["ranges_sha256"]) == 64
+    assert "tensorrt" in run("info", "x.onnx").stdout
+
+
+def test_verify_prints_the_agreement_of_int8_without_judging_it(run: Run) -> None:
+    run("export", CAMVID, "--size", "128x192", "-o", "a.onnx")
+    run("export", CAMVID, "--size", "128x192", "--precision", "int8", "-o", "b.onnx")
+    outcome = run("verify", "a.onnx", "b.onnx", "--limit", "1")
+    assert outcome.code == 0, outcome.stderr
+    assert "not gated" in outcome.stderr
+    assert run("verify", "a.onnx", "b.onnx", "--limit", "1", "--threshold", "1").code == 5
+    run("export", CAMVID, "--size", "128x192", "--precision", "int8", "--inline", "-o", "c.onnx")
+    same = run("verify", "b.onnx", "c.onnx", "--limit", "1", "--json", "-")
+    assert (same.code, json.loads(same.stdout)["threshold"]) == (0, 0.999)
 
 
 def test_info_tells_what_a_model_is(run: Run) -> None:

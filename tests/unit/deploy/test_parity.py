@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fasterseg.deploy.parity import compare_engines
+from fasterseg.deploy.parity import compare_engines, default_threshold
 from fasterseg.errors import UsageError
 from fasterseg.graph.emit import EmitOptions
 from fasterseg.runtime.base import EngineSpec
@@ -71,6 +71,17 @@ def test_every_wrong_pixel_counts_and_the_worst_frame_is_named() -> None:
 def test_the_threshold_follows_the_candidates_precision() -> None:
     assert compare_engines(Painted(), Painted(), frames(1)).threshold == 0.9999
     assert compare_engines(Painted(), Painted({0: 9}), frames(1), threshold=0.99).passed
+
+
+def test_int8_is_gated_against_the_same_integers_alone() -> None:
+    fp32, fp16 = spec_at(), replace(spec_at(), precision="fp16")
+    int8 = replace(spec_at(), precision="int8", profile="cpu", ranges_sha256="a")
+    assert default_threshold(fp32, fp16) == 0.999
+    assert default_threshold(fp32, int8) == 0.0
+    assert default_threshold(int8, int8) == 0.999
+    assert default_threshold(int8, fp32) == 0.9999
+    for other in ({"profile": "tensorrt"}, {"ranges_sha256": "b"}, {"source_sha256": "c"}):
+        assert default_threshold(int8, replace(int8, **other)) == 0.0  # type: ignore[arg-type]
 
 
 def test_agreement_on_few_classes_is_called_meaningless() -> None:

@@ -8,9 +8,11 @@ import onnx
 import pytest
 
 from fasterseg.deploy.export import export_onnx
+from fasterseg.deploy.parity import PIXEL_AGREEMENT
 from fasterseg.deploy.recipe import artefact_name, load_recipe
 from fasterseg.errors import ConfigError, FastersegError, OutputExistsError, UsageError
 from fasterseg.graph.emit import EmitOptions
+from fasterseg.graph.precision import PROFILES
 from fasterseg.runtime.model import resolve_model
 from fasterseg.types import Size
 from tests.shared import ROOT
@@ -28,7 +30,9 @@ def test_every_recipe_of_the_repository_loads(path: Path) -> None:
     recipe, model = load_recipe(path)
     assert recipe.engine_sizes()
     assert len(model.labels) == model.genotype.num_classes
-    assert recipe.pixel_agreement in (0.9999, 0.999)
+    assert recipe.pixel_agreement == PIXEL_AGREEMENT[recipe.precision]
+    if recipe.precision == "int8":
+        assert model.load_ranges().values
 
 
 def write(path: Path, text: str) -> Path:
@@ -48,6 +52,7 @@ GOOD = 'genotype = "zoo:fasterseg-camvid"\nsizes = ["64x64"]\n'
         ('genotype = "zoo:fasterseg-camvid"\nsizes = []\n', "sizes is empty"),
         ('genotype = "zoo:fasterseg-camvid"\nsizes = ["64"]\n', "HEIGHTxWIDTH"),
         ('genotype = "zoo:nothing"\nsizes = ["64x64"]\n', "unknown model"),
+        (GOOD + 'profile = "gpu"\n', "'gpu' is not one of 'cpu', 'tensorrt'"),
         (GOOD + 'labels = "cityscapes"\n', "19 classes, the network 11"),
         (GOOD + "[thresholds]\npixels = 1\n", "unknown key 'pixels'"),
         ("not toml", "not TOML"),
@@ -67,7 +72,7 @@ def test_weights_with_another_hash_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_export_is_a_valid_model_and_is_not_overwritten(tmp_path: Path) -> None:
-    target = tmp_path / artefact_name("fasterseg-camvid", SIZE, 1, "fp32")
+    target = tmp_path / artefact_name("fasterseg-camvid", SIZE, EmitOptions())
     assert target.name == "fasterseg-camvid_64x64_b1_fp32.onnx"
     model = resolve_model("fasterseg-camvid")
     export_onnx(model, SIZE, EmitOptions(), target)
@@ -78,6 +83,21 @@ def test_an_export_is_a_valid_model_and_is_not_overwritten(tmp_path: Path) -> No
     assert target.read_bytes() == before
     export_onnx(model, SIZE, EmitOptions(precision="fp16"), target, overwrite=True)
     assert target.read_bytes() != before
+
+
+def test_the_name_tells_the_int8_profile() -> None:
+    names = [
+        artefact_name("m", SIZE, EmitOptions(precision="int8", batch=2, profile=profile))
+        for profile in PROFILES
+    ]
+    assert names == ["m_64x64_b2_int8.onnx", "m_64x64_b2_int8-tensorrt.onnx"]
+    assert artefact_name("m", SIZE, EmitOptions(profile="tensorrt")) == "m_64x64_b1_fp32.onnx"
+
+
+def test_a_recipe_may_bring_ranges_of_its_own(tmp_path: Path) -> None:
+    text = GOOD + 'precision = "int8"\nprofile = "tensorrt"\nranges = "own.ranges.json"\n'
+    recipe, model = load_recipe(write(tmp_path / "r.toml", text))
+    assert (recipe.profile, model.ranges) == ("tensorrt", tmp_path / "own.ranges.json")
 
 
 def test_another_suffix_is_refused(tmp_path: Path) -> None:

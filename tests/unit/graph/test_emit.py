@@ -170,8 +170,8 @@ def test_fp16_differs_only_where_classes_are_close(student: Case) -> None:
 
 def test_precisions_that_cannot_be_emitted_are_refused() -> None:
     network = small_plan()
-    with pytest.raises(UsageError, match="fp32, fp16"):
-        emit(network, seeded_weights(network), EmitOptions(precision="int8"))
+    with pytest.raises(UsageError, match="fp32, fp16, int8"):
+        emit(network, seeded_weights(network), EmitOptions(precision="bf16"))
 
 
 def test_metadata_is_stored() -> None:

@@ -25,6 +25,20 @@ def test_a_spec_survives_json(dynamic: bool) -> None:
     assert EngineSpec.from_json(original.to_json(), "x.onnx") == original
 
 
+def test_a_spec_of_int8_survives_json() -> None:
+    original = describe(
+        resolve_model("fasterseg-camvid"), Size(64, 64), EmitOptions(precision="int8")
+    )
+    assert original.profile == "cpu"
+    assert EngineSpec.from_json(original.to_json(), "x.onnx") == original
+
+
+def test_a_spec_written_before_int8_is_read() -> None:
+    data = json.loads(spec().to_json())
+    del data["profile"], data["ranges_sha256"]
+    assert EngineSpec.from_json(json.dumps(data), "x.onnx") == spec()
+
+
 def test_a_newer_schema_asks_for_an_upgrade() -> None:
     data = json.loads(spec().to_json())
     data["schema"] = 99
@@ -42,7 +56,14 @@ def test_text_that_is_no_spec_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("size", "0x0"), ("precision", "fp7"), ("batch", "one"), ("labels", {}), ("genotype", {})],
+    [
+        ("size", "0x0"),
+        ("precision", "fp7"),
+        ("profile", "gpu"),
+        ("batch", "one"),
+        ("labels", {}),
+        ("genotype", {}),
+    ],
 )
 def test_a_spec_with_a_wrong_value_is_refused(key: str, value: object) -> None:
     data = json.loads(spec().to_json())

@@ -10,6 +10,7 @@ import pytest
 
 from fasterseg.errors import DeviceUnavailableError, EngineError, EngineMismatchError, UsageError
 from fasterseg.graph.emit import EmitOptions
+from fasterseg.runtime import onnxrt
 from fasterseg.runtime.base import METADATA_KEY, Engine
 from fasterseg.runtime.model import resolve_model
 from fasterseg.runtime.onnxrt import OnnxRuntimeEngine, cuda_device_count
@@ -106,3 +107,20 @@ def test_a_graph_that_loads_and_cannot_run_is_told_as_one(file: Path) -> None:
     onnx.save(model, file)
     with pytest.raises(EngineError, match="fasterseg export"):
         OnnxRuntimeEngine.open(file, "cpu").run(street_like(SIZE))
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("flags : sse4_2 avx2", True),
+        ("flags : avx2 avx512f avx512_vnni", False),
+        ("flags : avx2 avx_vnni", False),
+        ("Features : asimd asimddp", False),
+    ],
+)
+def test_exact_int8_products_are_asked_for_where_they_would_overflow(
+    tmp_path: Path, flags: str, expected: bool
+) -> None:
+    (tmp_path / "cpuinfo").write_text(flags)
+    assert onnxrt._int8_products_saturate(tmp_path / "cpuinfo") is expected
+    assert onnxrt._int8_products_saturate(tmp_path / "none") is False

@@ -8,9 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fasterseg.errors import EngineError, EngineMismatchError, UnknownNameError, UsageError
+from fasterseg.errors import (
+    EngineError,
+    EngineMismatchError,
+    UnknownNameError,
+    UsageError,
+    WeightsError,
+)
 from fasterseg.graph.emit import EmitOptions
-from fasterseg.runtime.model import resolve_model
+from fasterseg.graph.precision import PROFILES, Profile
+from fasterseg.graph.ranges import save_ranges
+from fasterseg.runtime.model import Model, resolve_model
 from fasterseg.runtime.select import EngineRequest, open_engine, reference_backend
 from fasterseg.runtime.store import engine_key, engine_path, find_or_build, onnx_bytes
 from fasterseg.types import Size
@@ -39,7 +47,7 @@ def test_an_engine_is_built_once_and_announced() -> None:
     assert len(notes) == 1
 
 
-def test_the_key_holds_everything_the_file_depends_on() -> None:
+def test_the_key_holds_everything_the_file_depends_on(tmp_path: Path) -> None:
     model = resolve_model(CAMVID)
     keys = {
         engine_key(model, SIZE, EmitOptions()),
@@ -50,8 +58,38 @@ def test_the_key_holds_everything_the_file_depends_on() -> None:
         engine_key(model, SIZE, EmitOptions("logits8")),
         engine_key(resolve_model("fasterseg-student"), SIZE, EmitOptions()),
         engine_key(dataclasses.replace(model, name="other"), SIZE, EmitOptions()),
+        engine_key(model, SIZE, EmitOptions(precision="int8")),
+        engine_key(model, SIZE, EmitOptions(precision="int8", profile="tensorrt")),
+        engine_key(with_other_ranges(model, tmp_path), SIZE, EmitOptions(precision="int8")),
     }
-    assert len(keys) == 8
+    assert len(keys) == 11
+
+
+def with_other_ranges(model: Model, folder: Path) -> Model:
+    ranges = model.load_ranges()
+    values = {**ranges.values, "input": (-3.0, 3.0)}
+    save_ranges(folder / "x.ranges.json", dataclasses.replace(ranges, values=values))
+    return dataclasses.replace(model, ranges=folder / "x.ranges.json")
+
+
+def test_an_int8_engine_says_how_it_was_quantised() -> None:
+    engine = open_engine(request(precision="int8"), SIZE, print)
+    ranges = resolve_model(CAMVID).load_ranges()
+    assert (engine.spec.precision, engine.spec.profile) == ("int8", "cpu")
+    assert engine.spec.ranges_sha256 == ranges.sha256
+    assert engine.spec.source_sha256 == resolve_model(CAMVID).source_sha256
+    plain = open_engine(request(), SIZE, print).spec
+    assert (plain.profile, plain.ranges_sha256) == (None, None)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_int8_files_of_both_profiles_are_engines(tmp_path: Path, profile: Profile) -> None:
+    file = tmp_path / "x.onnx"
+    options = EmitOptions(precision="int8", profile=profile)
+    file.write_bytes(onnx_bytes(resolve_model(CAMVID), SIZE, options))
+    engine = open_engine(request(engine=str(file), precision="int8"), SIZE, print)
+    assert engine.spec.profile == profile
+    assert engine.run(street_like(SIZE)).shape == (1, *SIZE)
 
 
 def test_the_same_model_gives_the_same_bytes() -> None:
@@ -112,7 +150,13 @@ def test_a_dynamic_engine_file_takes_the_default_size(tmp_path: Path) -> None:
         ({"engine": "tensorflow"}, UnknownNameError, "onnxruntime"),
         ({"device": "tpu"}, UsageError, "auto, cpu, cuda"),
         ({"precision": "fp8"}, UsageError, "fp16"),
-        ({"precision": "int8"}, UsageError, "not available"),
+        ({"precision": "bf16"}, UsageError, "not available.*fp16, int8"),
+        ({"precision": "int8", "engine": "torch"}, UsageError, "--engine onnxruntime"),
+        (
+            {"precision": "int8", "model": "fasterseg-teacher"},
+            WeightsError,
+            "fasterseg calibrate fasterseg-teacher --images",
+        ),
         ({"model": "nothing"}, UnknownNameError, "fasterseg-camvid"),
         ({"engine": "missing.onnx"}, EngineError, "fasterseg export"),
         ({"size": Size(32, 2048)}, UsageError, "64x64"),
