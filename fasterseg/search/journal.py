@@ -7,10 +7,10 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from fasterseg.cache import write_atomic
-from fasterseg.errors import OutputError
+from fasterseg.errors import OutputError, SourceError
 
 LOG: Final = "log.jsonl"
 
@@ -38,15 +38,30 @@ class Progress:
     val_miou: float | None = None
 
 
+class Listener(Protocol):
+    """Is told what the journal is told."""
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Take a record."""
+
+    def trim(self, step: int) -> None:
+        """Forget what came after a step."""
+
+
 class Journal:
     """One JSON object per line, each with its "step".
 
     Args:
         folder: of the run.
+
+    Attributes:
+        path: the log.
+        listeners: who hears of every record, after it is in the log.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOG
+        self.listeners: list[Listener] = []
 
     def write(self, record: dict[str, Any]) -> None:
         """Append a record.
@@ -59,6 +74,8 @@ class Journal:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
+        for listener in self.listeners:
+            listener.write(record)
 
     def trim(self, step: int) -> None:
         """Forget what came after a step, and a last line that a kill cut short.
@@ -70,6 +87,29 @@ class Journal:
             lines = self.path.read_text(encoding="utf-8").splitlines()
             kept = [line for line in lines if _step_of(line) <= step]
             write_atomic(self.path, "".join(f"{line}\n" for line in kept).encode())
+        for listener in self.listeners:
+            listener.trim(step)
+
+    def read(self) -> list[dict[str, Any]]:
+        """Every whole record so far; none where there is no log.
+
+        Raises:
+            SourceError: it cannot be read.
+        """
+        return read_log(self.path)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Records of a log, earliest first; lines that a kill cut short are left out.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror or error}") from error
+    return [json.loads(line) for line in lines if _step_of(line) < math.inf]
 
 
 def _step_of(line: str) -> float:

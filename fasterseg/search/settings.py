@@ -31,6 +31,7 @@ class AugmentSettings:
 
     Attributes:
         scale: smallest and largest zoom of a crop, drawn log-uniformly.
+        scales: zooms to pick from instead, each as likely as the others; none leaves it to `scale`.
         flip: probability of a mirrored crop.
         candidates: crop windows drawn per sample; the one with most pixels of rare classes wins.
         brightness: gain is drawn from 1 - x .. 1 + x.
@@ -41,6 +42,7 @@ class AugmentSettings:
     """
 
     scale: tuple[float, float] = (0.7, 2.0)
+    scales: tuple[float, ...] = ()
     flip: float = 0.5
     candidates: int = 2
     brightness: float = 0.3
@@ -62,6 +64,9 @@ class OptimizerSettings:
         decay_all: also decay norms and biases (the original does).
         schedule: "poly" (power 0.9), "cosine" or "exponential" (down to `final`).
         final: share of the peak that is left at the end.
+        stairs: the schedule falls in this many equal stretches of the run, with a constant rate in
+            each (the paper's epochs); 0 lets it fall at every step. The last stretch begins one
+            stair above `final`.
         warmup: share of the run with a linear rise from zero.
         clip: largest gradient norm; 0 switches it off.
     """
@@ -73,6 +78,7 @@ class OptimizerSettings:
     decay_all: bool = False
     schedule: Literal["poly", "cosine", "exponential"] = "poly"
     final: float = 0.01
+    stairs: int = 0
     warmup: float = 0.02
     clip: float = 5.0
 
@@ -90,6 +96,9 @@ class LossSettings:
             paper's, 2 saves a fifth of a step on a CPU.
         balance: class weights are share ** -balance, with mean 1 over the pixels; 0 is none.
         distill: weight of the divergence from the teacher.
+        distill_kind: "kl" compares the classes at every pixel (the paper's), "channel" the places
+            of every class (Shu et al., ICCV 2021).
+        distill_temperature: both sides' logits are divided by it.
     """
 
     ohem: float = 0.7
@@ -98,6 +107,8 @@ class LossSettings:
     aux_stride: int = 1
     balance: float = 0.0
     distill: float = 1.0
+    distill_kind: Literal["kl", "channel"] = "kl"
+    distill_temperature: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,21 +116,27 @@ class TrainSettings:
     """One training run.
 
     Attributes:
-        dataset: name in `datasets.DATASETS`.
+        dataset: name in `datasets.DATASETS`, or a `.toml` file that describes one; empty where it
+            is chosen when the run starts (see `for_dataset`).
         student: model whose architecture the student has.
         teacher: model whose architecture the teacher has.
         images: training crops in the whole run; schedules stretch over them.
         batch: crops per step.
         crop: their size, "HxW", both divisible by 32.
+        role: whether the student or the teacher is trained.
         seed: of initialisation, order and augmentation.
         streets: share of samples that come from rendered streets.
         street_images: how many different rendered pictures there are.
         precision: "bf16" (autocast) or "fp32".
-        ema: decay of the averaged weights per step, reached after a warm-up.
+        frozen_norm: batch norms keep the statistics that they start with.
+        ema: decay of the averaged weights per step, reached after a warm-up; at 0 they are the
+            weights of the last step.
         evaluate_every: training crops between two looks at the val split.
         evaluate_frames: val frames per look, evenly spaced; 0 takes all.
         checkpoint_minutes: time between two checkpoints.
         workers: threads that prepare samples.
+        augment_on: "host" prepares samples in these threads, "device" where the network is.
+        log_images: val pictures shown in TensorBoard at every look.
         augment: see there.
         optimizer: see there.
         loss: see there.
@@ -128,6 +145,7 @@ class TrainSettings:
     dataset: str
     images: int
     crop: str
+    role: Role = "student"
     student: str = "fasterseg-student"
     teacher: str = "fasterseg-teacher"
     batch: int = 12
@@ -135,11 +153,14 @@ class TrainSettings:
     streets: float = 0.0
     street_images: int = 160
     precision: Literal["bf16", "fp32"] = "bf16"
+    frozen_norm: bool = False
     ema: float = 0.998
     evaluate_every: int = 6000
     evaluate_frames: int = 34
     checkpoint_minutes: float = 3.0
     workers: int = 1
+    augment_on: Literal["host", "device"] = "host"
+    log_images: int = 2
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     loss: LossSettings = field(default_factory=LossSettings)
@@ -157,15 +178,20 @@ class TrainSettings:
             (self.evaluate_every >= 1, "evaluate_every", "at least 1"),
             (self.evaluate_frames >= 0, "evaluate_frames", "0 or more"),
             (self.checkpoint_minutes > 0, "checkpoint_minutes", "above 0"),
+            (self.log_images >= 0, "log_images", "0 or more"),
             (0 < low <= high, "augment.scale", "0 < low <= high"),
+            (all(zoom > 0 for zoom in self.augment.scales), "augment.scales", "zooms above 0"),
             (0 <= self.augment.flip <= 1, "augment.flip", "a probability"),
             (self.augment.candidates >= 1, "augment.candidates", "at least 1"),
             (self.optimizer.lr > 0, "optimizer.lr", "above 0"),
             (0 < self.optimizer.final <= 1, "optimizer.final", "in (0, 1]"),
+            (self.optimizer.stairs >= 0, "optimizer.stairs", "0 or more"),
             (0 <= self.optimizer.warmup < 1, "optimizer.warmup", "in [0, 1)"),
             (0 < self.loss.ohem <= 1, "loss.ohem", "in (0, 1]"),
             (self.loss.aux_stride in (1, 2, 4), "loss.aux_stride", "1, 2 or 4"),
             (0 <= self.loss.min_kept <= 1, "loss.min_kept", "a share in [0, 1]"),
+            (self.loss.distill >= 0, "loss.distill", "0 or more"),
+            (self.loss.distill_temperature > 0, "loss.distill_temperature", "above 0"),
         )  # fmt: skip
         size = self.crop_size
         if size.height % DIVISOR or size.width % DIVISOR or min(size) < 64:
@@ -197,10 +223,13 @@ def _require(*checks: tuple[bool, str, str]) -> None:
 
 
 def learning_rate(settings: OptimizerSettings, progress: float) -> float:
-    """Learning rate at a share of the run in [0, 1]."""
+    """Learning rate of the step that ends at a share of the run in [0, 1]."""
     if progress < settings.warmup:
         return settings.lr * progress / settings.warmup
     rest = min(1.0, (progress - settings.warmup) / (1 - settings.warmup))
+    if settings.stairs:
+        # A step belongs to the stretch that it ends in; a stretch's own end must not round up.
+        rest = max(0, math.ceil(rest * settings.stairs - 1e-6) - 1) / settings.stairs
     match settings.schedule:
         case "exponential":
             return float(settings.lr * settings.final**rest)
@@ -209,6 +238,14 @@ def learning_rate(settings: OptimizerSettings, progress: float) -> float:
         case "poly":
             factor = (1 - rest) ** 0.9
     return settings.lr * (settings.final + (1 - settings.final) * factor)
+
+
+def packaged() -> dict[str, Path]:
+    """Packaged configurations by name; those in a folder bear its name: "paper/student"."""
+    return {
+        path.relative_to(CONFIGS).with_suffix("").as_posix(): path
+        for path in sorted(CONFIGS.rglob("*.toml"))
+    }
 
 
 def load_settings(name: str) -> TrainSettings:
@@ -220,19 +257,60 @@ def load_settings(name: str) -> TrainSettings:
     """
     if name.endswith(".toml"):
         return load_toml(Path(name), TrainSettings)
-    packaged = {path.stem: path for path in sorted(CONFIGS.glob("*.toml"))}
-    if name not in packaged:
-        raise UnknownNameError(unknown("configuration", name, packaged))
-    return load_toml(packaged[name], TrainSettings)
+    known = packaged()
+    if name not in known:
+        raise UnknownNameError(unknown("configuration", name, known))
+    return load_toml(known[name], TrainSettings)
 
 
-def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Lines "key: theirs -> ours" for two `TrainSettings.to_json`."""
+def for_dataset(settings: TrainSettings, dataset: str | None) -> TrainSettings:
+    """The settings with the data set that was named beside them, if one was.
+
+    Raises:
+        ConfigError: neither they nor the caller name one.
+    """
+    if dataset:
+        return dataclasses.replace(settings, dataset=dataset)
+    if not settings.dataset:
+        raise ConfigError(
+            "these settings leave the data set open. Name it: --dataset NAME, or a .toml file "
+            "that describes your own"
+        )
+    return settings
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Lines "key: theirs -> ours" for two `TrainSettings.to_json`.
+
+    Runs of earlier versions lack the keys that came later; these stand at their defaults, which
+    always mean what was done before there was the key.
+    """
+    return _differences(_completed(ours, _DEFAULTS), _completed(theirs, _DEFAULTS), "")
+
+
+_NO_DEFAULT: Final = ("dataset", "images", "crop")
+_DEFAULTS: Final[Mapping[str, Any]] = {
+    key: value
+    for key, value in TrainSettings(dataset="", images=1, crop="64x64").to_json().items()
+    if key not in _NO_DEFAULT
+}
+
+
+def _completed(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    tables = {
+        key: _completed(settings.get(key, {}), value)
+        for key, value in defaults.items()
+        if isinstance(value, Mapping)
+    }
+    return {**defaults, **settings, **tables}
+
+
+def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str) -> list[str]:
     found: list[str] = []
     for key in sorted({*ours, *theirs}):
         a, b = ours.get(key), theirs.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differences(a, b, f"{prefix}{key}.")
+            found += _differences(a, b, f"{prefix}{key}.")
         elif a != b:
             found.append(f"{prefix}{key}: {b} -> {a}")
     return found

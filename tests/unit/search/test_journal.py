@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fasterseg.errors import OutputError
-from fasterseg.search.journal import Journal, Meter
+from fasterseg.search.journal import Journal, Meter, read_log
 
 
 def steps(journal: Journal) -> list[int]:
@@ -33,6 +33,38 @@ def test_trimming_without_a_log_is_nothing(tmp_path: Path) -> None:
 def test_a_log_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write"):
         Journal(tmp_path / "absent").write({"step": 1})
+
+
+def test_listeners_hear_what_is_in_the_log(tmp_path: Path) -> None:
+    class Ear:
+        def __init__(self) -> None:
+            self.heard: list[object] = []
+
+        def write(self, record: dict[str, object]) -> None:
+            self.heard.append(record)
+
+        def trim(self, step: int) -> None:
+            self.heard.append(step)
+
+    journal, ear = Journal(tmp_path), Ear()
+    journal.listeners.append(ear)
+    journal.trim(0)
+    journal.write({"step": 1})
+    assert ear.heard == [0, {"step": 1}]
+    broken = Journal(tmp_path / "absent")
+    broken.listeners.append(ear)
+    with pytest.raises(OutputError):
+        broken.write({"step": 2})
+    assert len(ear.heard) == 2
+
+
+def test_a_log_is_read_without_the_line_that_a_kill_cut_short(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    assert journal.read() == []
+    journal.write({"step": 1, "lr": 0.5})
+    with journal.path.open("a") as file:
+        file.write('{"step": 2')
+    assert read_log(journal.path) == journal.read() == [{"step": 1, "lr": 0.5}]
 
 
 def test_a_meter_gives_means_and_starts_anew() -> None:
