@@ -8,9 +8,13 @@ TEST_ENV := .venv-test
 BIN := $(ENV)/bin
 TEST_BIN := $(TEST_ENV)/bin
 FRAMES ?= 120
+PLUGINS := build/plugins
+CUDA_ARCHITECTURES ?=
+CAMVID ?=
+MINUTES ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check check-static format golden tables bench clean
+.PHONY: help setup demo test test-slow check check-static format plugins golden tables bench train-more clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -57,11 +61,24 @@ format: $(TEST_BIN)/.ready ## format and mend what ruff can
 	$(TEST_BIN)/ruff format .
 	$(TEST_BIN)/ruff check --fix .
 
+plugins: ## compile the CUDA kernels into build/plugins (needs cmake and nvcc, no GPU); CUDA_ARCHITECTURES=90 for one GPU only
+	@command -v cmake >/dev/null || { echo "cmake was not found: install it (pip install cmake), then make plugins" >&2; exit 1; }
+	cmake -S cpp_plugins -B $(PLUGINS) $(if $(CUDA_ARCHITECTURES),'-DCMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)',-UCMAKE_CUDA_ARCHITECTURES)
+	cmake --build $(PLUGINS) --parallel
+
 bench: $(BIN)/.ready ## time the default model here and keep the record
 	$(BIN)/fasterseg-bench --save
 
 tables: $(BIN)/.ready ## import the original's latency table: make tables SOURCE=FILE
 	$(BIN)/python benchmarks/import_original_table.py $(SOURCE) benchmarks/tables/gtx1080ti-original/tensorrt5.1-fp32-1024x2048.json
+
+ifeq ($(CAMVID),)
+train-more: ## train the shipped model on, keep it if val gains: make train-more CAMVID=FOLDER MINUTES=60
+	@echo 'make train-more needs the CamVid folder (train.txt, val.txt, test.txt): CAMVID=FOLDER' >&2; exit 2
+else
+train-more: $(TEST_BIN)/.ready
+	$(TEST_BIN)/python benchmarks/train_more.py --root '$(CAMVID)' --minutes $(MINUTES)
+endif
 
 clean: ## remove environments and outputs
 	rm -rf $(ENV) $(TEST_ENV) demo .mypy_cache .ruff_cache .pytest_cache
