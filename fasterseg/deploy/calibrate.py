@@ -91,7 +91,7 @@ class _Meter:
     def __init__(self, model: Model, size: Size, threads: int | None) -> None:
         network = plan(model.genotype, size)
         weights = model.load_weights(network)
-        proto = emit(network, weights, EmitOptions("logits8"))
+        proto = emit(network, weights, EmitOptions("logits8", inline=True))
         self.size = size
         self.weights_sha256 = weights_sha256(network, weights)
         self._names = quantized_values(proto.graph)

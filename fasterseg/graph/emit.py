@@ -21,6 +21,7 @@ from onnx.inliner import inline_local_functions
 
 import fasterseg
 from fasterseg.arch.operators import (
+    OPERATORS,
     Concat,
     Conv,
     Half,
@@ -44,6 +45,7 @@ from fasterseg.graph.functions import (
     normalize_bgr,
     opset_imports,
     upsample_argmax,
+    zoomed_conv,
 )
 from fasterseg.graph.precision import Profile, quantize, quantized_values
 from fasterseg.graph.ranges import Ranges
@@ -68,7 +70,8 @@ class EmitOptions:
         precision: type of weights and activations inside: "fp32", "fp16", or "int8" (Q/DQ).
         batch: frames per call.
         dynamic: leave batch, height and width free (resizes then compute their sizes).
-        inline: expand the model-local functions, for runtimes that do not take them.
+        inline: plain operators instead of model-local functions, for runtimes that do not take
+            them.
         profile: how int8 is written: "cpu" (uint8, asymmetric activations, for ONNX Runtime and
             OpenVINO) or "tensorrt" (int8, zero point 0); nothing in other precisions.
     """
@@ -120,9 +123,7 @@ def emit(
             )
         ranges.check(quantized_values(graph), weights_sha256(plan, weights))
         graph = quantize(graph, ranges, options.profile)
-    functions = [] if options.stage == "network" else [normalize_bgr()]
-    if options.stage == "labels":
-        functions.append(upsample_argmax(SCALE))
+    functions = list(writer.functions.values())
     model = helper.make_model(
         graph,
         functions=functions,
@@ -147,6 +148,7 @@ class _Writer:
     options: EmitOptions
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: dict[str, TensorProto] = field(default_factory=dict)
+    functions: dict[str, onnx.FunctionProto] = field(default_factory=dict)
 
     def write(self, weights: Weights) -> onnx.GraphProto:
         folded = fold(self.plan, weights)
@@ -180,16 +182,22 @@ class _Writer:
         return self._array(name, np.asarray(values, np.int64))
 
     def _node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        domain = DOMAIN if op in ("NormalizeBGR", "UpsampleArgmax") else ""
-        self.nodes.append(
-            helper.make_node(op, inputs, [output], name=output, domain=domain, **attributes)
-        )
+        self.nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
         return output
+
+    def _call(
+        self, function: onnx.FunctionProto, inputs: list[str], output: str, **attributes: Any
+    ) -> str:
+        """A node that one of our functions defines."""
+        self.functions[function.name] = function
+        return self._node(function.name, inputs, output, domain=DOMAIN, **attributes)
 
     # --- operators ----------------------------------------------------------------------------
 
     def _operator(self, role: str, spec: OpSpec, inputs: list[str]) -> str:
         """Write one operator; returns the name of its output."""
+        if self._is_one_node(spec):
+            return self._zoomed(role, spec, inputs[0])
         maps = list(inputs)
         for index, layer in enumerate(expand(spec)):
             name = f"{role}/{index}.{type(layer.step).__name__.lower()}"
@@ -216,6 +224,29 @@ class _Writer:
                 case Skip():
                     maps = [self._skip(name, role, layer, maps[0])]
         return maps[0]
+
+    def _is_one_node(self, spec: OpSpec) -> bool:
+        """Whether the operator is a zoomed one, and its insides need not be seen."""
+        options = self.options
+        plain = options.inline or options.dynamic or options.precision == "int8"
+        return not plain and any(isinstance(step, Half) for step in OPERATORS[spec.op])
+
+    def _zoomed(self, role: str, spec: OpSpec, x: str) -> str:
+        layers = expand(spec)
+        convs = [layer.name for layer in layers if isinstance(layer.step, Conv)]
+        arrays = [f"{role}.{name}.{kind}" for name in convs for kind in ("weight", "bias")]
+        half, out = layers[0].out_size, layers[-1].out_size
+        sizes = {"half_sizes": [self.options.batch, spec.in_channels, *half]}
+        if spec.stride == 1:
+            sizes["out_sizes"] = [self.options.batch, spec.out_channels, *out]
+        return self._call(
+            zoomed_conv(len(convs), spec.stride),
+            [x, *arrays],
+            f"{role}/{len(layers) - 1}.relu",  # as among plain operators
+            **sizes,
+            plugin_version=PLUGIN_VERSION,
+            plugin_namespace=DOMAIN,
+        )
 
     def _conv(self, name: str, role: str, layer: Layer, weights: str, x: str, kernel: int) -> str:
         return self._node(
@@ -278,7 +309,7 @@ class _Writer:
         """The normalised picture: value "input" in every stage."""
         x = "input"
         if self.options.stage != "network":
-            self._node("NormalizeBGR", ["frames"], x, mean=MEAN, std=STD, order=[2, 1, 0])
+            self._call(normalize_bgr(), ["frames"], x, mean=MEAN, std=STD, order=[2, 1, 0])
         if self.options.precision == _HALF:
             x = self._node("Cast", [x], "input/cast", to=TensorProto.FLOAT16)
         return x
@@ -286,8 +317,8 @@ class _Writer:
     def _output(self, logits: str) -> str:
         name = OUTPUT_NAMES[self.options.stage]
         if self.options.stage == "labels":
-            ids = self._node(
-                "UpsampleArgmax",
+            ids = self._call(
+                upsample_argmax(SCALE),
                 [logits],
                 "output/ids",
                 scale=SCALE,

@@ -23,6 +23,18 @@ def opset_imports(local_functions: bool = True) -> list[onnx.OperatorSetIdProto]
     return [*standard, helper.make_opsetid(DOMAIN, 1)] if local_functions else standard
 
 
+def _from_attribute(name: str, attribute: str, kind: str) -> onnx.NodeProto:
+    """A constant whose value (`kind`: "value_ints" or "value_floats") is the node's attribute."""
+    node = helper.make_node("Constant", [], [name])
+    reference = node.attribute.add()
+    reference.name = kind
+    reference.ref_attr_name = attribute
+    reference.type = (
+        onnx.AttributeProto.INTS if kind == "value_ints" else onnx.AttributeProto.FLOATS
+    )
+    return node
+
+
 def normalize_bgr() -> FunctionProto:
     """uint8 BGR (N, H, W, 3) -> float32 RGB (N, 3, H, W), `(x / 255 - mean) / std`.
 
@@ -30,23 +42,13 @@ def normalize_bgr() -> FunctionProto:
     channels; `order`, the source channel of each network channel ([2, 1, 0] for RGB).
     """
 
-    def constant(name: str, attribute: str, kind: str) -> onnx.NodeProto:
-        node = helper.make_node("Constant", [], [name])
-        reference = node.attribute.add()
-        reference.name = kind
-        reference.ref_attr_name = attribute
-        reference.type = (
-            onnx.AttributeProto.INTS if kind == "value_ints" else onnx.AttributeProto.FLOATS
-        )
-        return node
-
     def fixed(name: str, tensor: TensorProto) -> onnx.NodeProto:
         return helper.make_node("Constant", [], [name], value=tensor)
 
     nodes = [
-        constant("order", "order", "value_ints"),
-        constant("mean", "mean", "value_floats"),
-        constant("std", "std", "value_floats"),
+        _from_attribute("order", "order", "value_ints"),
+        _from_attribute("mean", "mean", "value_floats"),
+        _from_attribute("std", "std", "value_floats"),
         fixed("axes", helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2])),
         fixed("full", helper.make_tensor("full", TensorProto.FLOAT, [], [255.0])),
         helper.make_node("Mul", ["mean", "full"], ["mean255"]),
@@ -105,4 +107,60 @@ def upsample_argmax(scale: int) -> FunctionProto:
         nodes=nodes,
         opset_imports=opset_imports(local_functions=False),
         attributes=["scale", "plugin_version", "plugin_namespace"],
+    )
+
+
+def zoomed_name(convs: int, stride: int) -> str:
+    """Operator type of a zoomed convolution: "ZoomedConv2xS1" has two, and stride 1."""
+    return f"ZoomedConv{convs}xS{stride}"
+
+
+def zoomed_conv(convs: int, stride: int) -> FunctionProto:
+    """Zoomed convolution (paper section 3.1.2): half the size, 3x3 convolutions, and back.
+
+    Inputs are the map (N, C, H, W) and weight and bias of each convolution, batch norm folded;
+    with two there is a ReLU between them. Both resizes are bilinear with align_corners. Stride 2
+    stays at half the size. A ReLU ends it.
+
+    Attributes of the node: `half_sizes`, the four sizes of the halved map, and with stride 1
+    `out_sizes`, those of the output.
+
+    Args:
+        convs: 1 or 2.
+        stride: 1 or 2.
+    """
+    inputs = ["x", *(f"{kind}{n}" for n in range(1, convs + 1) for kind in ("weight", "bias"))]
+    sizes = ["half_sizes", *(["out_sizes"] if stride == 1 else [])]
+    nodes = [_from_attribute(name, name, "value_ints") for name in sizes]
+    nodes.append(_linear("x", "half_sizes", "half"))
+    last = "half"
+    for n in range(1, convs + 1):
+        if n == 2:
+            nodes.append(helper.make_node("Relu", [last], ["between"]))
+            last = "between"
+        conv = ([last, f"weight{n}", f"bias{n}"], [f"conv{n}"])
+        nodes.append(helper.make_node("Conv", *conv, kernel_shape=[3, 3], pads=[1] * 4))
+        last = f"conv{n}"
+    if stride == 1:
+        nodes.append(_linear(last, "out_sizes", "restored"))
+        last = "restored"
+    nodes.append(helper.make_node("Relu", [last], ["y"]))
+    return helper.make_function(
+        DOMAIN,
+        zoomed_name(convs, stride),
+        inputs=inputs,
+        outputs=["y"],
+        nodes=nodes,
+        opset_imports=opset_imports(local_functions=False),
+        attributes=[*sizes, "plugin_version", "plugin_namespace"],
+    )
+
+
+def _linear(x: str, sizes: str, y: str) -> onnx.NodeProto:
+    return helper.make_node(
+        "Resize",
+        [x, "", "", sizes],
+        [y],
+        mode="linear",
+        coordinate_transformation_mode="align_corners",
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -15,9 +16,10 @@ from fasterseg.arch.plan import Plan, plan
 from fasterseg.deploy.parity import LOGITS_MARGIN, LOGITS_TOLERANCE, PIXEL_AGREEMENT
 from fasterseg.errors import UsageError
 from fasterseg.graph.emit import EmitOptions, emit
+from fasterseg.graph.functions import IR_VERSION, opset_imports, zoomed_conv, zoomed_name
 from fasterseg.graph.weights import Weights, seeded_weights
 from fasterseg.preprocess import normalize
-from fasterseg.types import Size
+from fasterseg.types import Precision, Size
 from tests.parity import (
     Float,
     assert_meaningful,
@@ -30,6 +32,8 @@ from tests.parity import (
 from tests.shared import zoo_genotype
 
 torch = pytest.importorskip("torch", reason="torch not installed")
+
+from torch.nn import functional  # noqa: E402
 
 from fasterseg.nn.network import Network  # noqa: E402
 from fasterseg.nn.weights import from_arrays  # noqa: E402
@@ -114,6 +118,62 @@ def test_bare_network_equals_torch(case: Case) -> None:
     assert_logits_close(run_onnx(model, input=case.normalized), case.logits)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_zoomed_cells_as_one_node_or_as_many_give_the_same_bits(
+    student: Case, precision: Precision
+) -> None:
+    whole = student.emit(EmitOptions("logits8", precision))
+    plain = student.emit(EmitOptions("logits8", precision, inline=True))
+    nodes = [n for n in whole.graph.node if n.op_type.startswith("ZoomedConv")]
+    halves = [n for n in plain.graph.node if n.name.endswith(".half")]
+    assert len(nodes) == len(halves) == 12
+    assert {n.output[0] for n in nodes} <= {n.output[0] for n in plain.graph.node}
+    outputs = [run_onnx(model, frames=student.frames) for model in (whole, plain)]
+    assert np.array_equal(outputs[0], outputs[1])
+
+
+@pytest.mark.parametrize("convs", [1, 2])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_body_of_a_zoomed_node_is_its_formula(convs: int, stride: int) -> None:
+    random = np.random.default_rng(convs)
+    channels = [6, 10, 10]
+    half, out = (6, 9), (13, 18) if stride == 1 else (6, 9)
+    x = random.standard_normal((2, 6, 13, 18), np.float32)
+    arrays: dict[str, Float] = {}
+    for n in range(convs):
+        shape = (channels[n + 1], channels[n], 3, 3)
+        arrays[f"weight{n + 1}"] = random.standard_normal(shape, np.float32) / np.float32(8)
+        arrays[f"bias{n + 1}"] = random.standard_normal(shape[0], np.float32)
+
+    resize = partial(functional.interpolate, mode="bilinear", align_corners=True)
+    y = resize(torch.from_numpy(x), half)
+    for n in range(convs):
+        y = y if n == 0 else y.relu()
+        weight, bias = (torch.from_numpy(arrays[f"{kind}{n + 1}"]) for kind in ("weight", "bias"))
+        y = functional.conv2d(y, weight, bias, padding=1)
+    expected = (resize(y, out) if stride == 1 else y).relu().numpy()
+
+    sizes: dict[str, Any] = {"half_sizes": [2, 6, *half]}
+    if stride == 1:
+        sizes["out_sizes"] = [2, 10, *out]
+    name, versions = zoomed_name(convs, stride), {"plugin_version": "1", "plugin_namespace": "x"}
+    node = helper.make_node(name, ["x", *arrays], ["y"], domain="fasterseg", **sizes, **versions)
+    graph = helper.make_graph(
+        [node], "one",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, expected.shape)],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+    )  # fmt: skip
+    model = helper.make_model(
+        graph,
+        functions=[zoomed_conv(convs, stride)],
+        opset_imports=opset_imports(),
+        ir_version=IR_VERSION,
+    )
+    onnx.checker.check_model(model, full_check=True)
+    assert np.abs(run_onnx(model, x=x).astype(np.float32) - expected).max() < 1e-4
+
+
 @pytest.mark.parametrize("inline", [False, True])
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_inlined_and_dynamic_graphs_give_the_same_labels(
@@ -123,7 +183,10 @@ def test_inlined_and_dynamic_graphs_give_the_same_labels(
     assert passes_label_gate(run_onnx(model, frames=student.frames), student)
     domains = {node.domain for node in model.graph.node}
     assert domains == ({""} if inline else {"", "fasterseg"})
-    assert len(model.functions) == (0 if inline else 2)
+    names = {function.name for function in model.functions}
+    zoomed = {"ZoomedConv2xS1", "ZoomedConv1xS2", "ZoomedConv2xS2"}
+    ends = {"NormalizeBGR", "UpsampleArgmax"}
+    assert names == (set() if inline else ends if dynamic else ends | zoomed)
 
 
 def test_one_dynamic_graph_serves_other_sizes_and_batches(student: Case) -> None:
@@ -202,7 +265,8 @@ def without_align_corners(model: onnx.ModelProto) -> None:
 
 
 def tail_without_align_corners(model: onnx.ModelProto) -> None:
-    resize = next(n for f in model.functions for n in f.node if n.op_type == "Resize")
+    tail = next(f for f in model.functions if f.name == "UpsampleArgmax")
+    resize = next(n for n in tail.node if n.op_type == "Resize")
     for attribute in resize.attribute:
         if attribute.name == "coordinate_transformation_mode":
             attribute.s = b"half_pixel"
@@ -231,22 +295,18 @@ def argmax_before_upsample(model: onnx.ModelProto) -> None:
 
 def relu_before_resize(model: onnx.ModelProto) -> None:
     """In one zoomed cell, swap the last resize and the ReLU after it."""
-    nodes = model.graph.node
-    for index, node in enumerate(nodes):
-        following = nodes[index + 1] if index + 1 < len(nodes) else None
-        if node.name.endswith(".restore") and following is not None:
-            assert following.op_type == "Relu"
-            source, middle, end = node.input[0], node.output[0], following.output[0]
-            node.op_type, following.op_type = "Relu", "Resize"
-            attributes = list(node.attribute)
-            sizes = list(node.input)[1:]
-            del node.attribute[:]
-            following.attribute.extend(attributes)
-            node.input[:] = [source]
-            following.input[:] = [middle, *sizes]
-            following.output[:] = [end]
-            return
-    raise AssertionError("no zoomed cell found")
+    cell = next(n for n in model.graph.node if n.op_type == "ZoomedConv2xS1")
+    function = model.functions.add()
+    function.CopyFrom(next(f for f in model.functions if f.name == cell.op_type))
+    function.name = cell.op_type = "Mutated"
+    resize, relu = function.node[-2:]
+    assert (resize.op_type, relu.op_type) == ("Resize", "Relu")
+    source, end = resize.input[0], relu.output[0]
+    relu.input[:], relu.output[:] = [source], ["rectified"]
+    resize.input[0], resize.output[:] = "rectified", [end]
+    swapped = [onnx.NodeProto.FromString(n.SerializeToString()) for n in (relu, resize)]
+    del function.node[-2:]
+    function.node.extend(swapped)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ class Case:
 
 
 def measured(network: Plan, weights: Weights, frames: NDArray[np.uint8]) -> Ranges:
-    model = emit(network, weights, EmitOptions("logits8", batch=len(frames)))
+    model = emit(network, weights, EmitOptions("logits8", batch=len(frames), inline=True))
     names = quantized_values(model.graph)
     session = onnxruntime.InferenceSession(
         expose(model, names).SerializeToString(), providers=["CPUExecutionProvider"]
