@@ -137,6 +137,11 @@ class CacheEntry:
     built: float
     used: float
 
+    @property
+    def kind(self) -> str:
+        """What it was kept as; see `entry_path`."""
+        return self.path.parent.name
+
 
 def entry_path(kind: str, name: str, key: str, suffix: str) -> Path:
     """Where an entry is kept.

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 _DAY_S = 86400.0
 
+STREETS = "streets"
+"""Kind of the entries that trainings keep (`search.data`): hundreds of small files."""
+
 app = new_app(
     "Engines that were built on first use. They lie in $FASTERSEG_CACHE, else "
     "$XDG_CACHE_HOME/fasterseg, else ~/.cache/fasterseg; beyond $FASTERSEG_CACHE_LIMIT (4G, or "
@@ -28,7 +31,10 @@ def list_(
     log_format: LogFormatOption = LogFormat.TEXT,
     debug: DebugOption = False,
 ) -> None:
-    """List every engine with its size, its age and when it was last used."""
+    """List every engine with its size, its age and when it was last used.
+
+    Streets that were rendered for trainings are only counted.
+    """
     from fasterseg.cache import byte_text, cache_root, entries, size_limit
 
     found = entries()[::-1]
@@ -42,13 +48,14 @@ def list_(
         }
         print(json.dumps(facts, indent=2))
         return
+    engines = [entry for entry in found if entry.kind != STREETS]
     now = time.time()
     rows = [("SIZE", "BUILT", "LAST USED", "ENGINE")]
     rows += [
-        (byte_text(e.size), _ago(now - e.built), _ago(now - e.used), e.path.name) for e in found
+        (byte_text(e.size), _ago(now - e.built), _ago(now - e.used), e.path.name) for e in engines
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for size, *times, name in rows if found else []:
+    for size, *times, name in rows if engines else []:
         cells = [size.rjust(widths[0]), times[0].ljust(widths[1]), times[1].ljust(widths[2])]
         print("  ".join([*cells, name]))
     total = sum(entry.size for entry in found)
@@ -99,8 +106,13 @@ def path(log_format: LogFormatOption = LogFormat.TEXT, debug: DebugOption = Fals
 
 
 def counted(found: list[CacheEntry]) -> str:
-    """`1 engine`, `2 engines`."""
-    return f"{len(found)} engine{'' if len(found) == 1 else 's'}"
+    """`1 engine`, `2 engines and 160 rendered streets`."""
+    streets = sum(entry.kind == STREETS for entry in found)
+    engines = len(found) - streets
+    text = f"{engines} engine{'' if engines == 1 else 's'}"
+    if streets:
+        text += f" and {streets} rendered street{'' if streets == 1 else 's'}"
+    return text
 
 
 def _ago(seconds: float) -> str:

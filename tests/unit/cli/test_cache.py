@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fasterseg.cache import entries
+from fasterseg.cache import entries, entry_path, write_atomic
 from tests.unit.cli.conftest import Run
 
 pytestmark = pytest.mark.onnx
@@ -40,6 +40,16 @@ def test_list_shows_size_age_and_last_use(run: Run, filled: Path) -> None:
     assert "2 engines" in outcome.stderr
     assert "4.0 GB" in outcome.stderr
     assert str(filled) in outcome.stderr
+
+
+def test_streets_of_trainings_are_counted_and_cleared(run: Run, filled: Path) -> None:
+    for number in range(3):
+        write_atomic(entry_path("streets", f"street_{number}", f"{number:016x}", ".png"), b"x")
+    outcome = run("cache", "list")
+    assert len(outcome.stdout.splitlines()) == 3, "streets have no lines of their own"
+    assert "2 engines and 3 rendered streets" in outcome.stderr
+    assert "removed 2 engines and 3 rendered streets" in run("cache", "clear").stderr
+    assert "0 engines" in run("cache", "list").stderr
 
 
 def test_list_as_json(run: Run, filled: Path) -> None:
