@@ -12,9 +12,10 @@ PLUGINS := build/plugins
 CUDA_ARCHITECTURES ?=
 CAMVID ?=
 MINUTES ?= 60
+CHECKS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check check-static format plugins golden tables bench train-more clean
+.PHONY: help setup demo test test-slow check check-static format plugins golden tables bench evidence train-more verify-tensorrt clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -61,13 +62,22 @@ format: $(TEST_BIN)/.ready ## format and mend what ruff can
 	$(TEST_BIN)/ruff format .
 	$(TEST_BIN)/ruff check --fix .
 
-plugins: ## compile the CUDA kernels into build/plugins (needs cmake and nvcc, no GPU); CUDA_ARCHITECTURES=90 for one GPU only
+plugins: ## compile the CUDA kernels into build/plugins (needs cmake and nvcc, no GPU); CUDA_ARCHITECTURES=90 for one GPU only; TensorRT_ROOT=FOLDER for the TensorRT plugins too
 	@command -v cmake >/dev/null || { echo "cmake was not found: install it (pip install cmake), then make plugins" >&2; exit 1; }
-	cmake -S cpp_plugins -B $(PLUGINS) $(if $(CUDA_ARCHITECTURES),'-DCMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)',-UCMAKE_CUDA_ARCHITECTURES)
+	cmake -S cpp_plugins -B $(PLUGINS) $(if $(CUDA_ARCHITECTURES),'-DCMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)',-UCMAKE_CUDA_ARCHITECTURES) -UTensorRT_INCLUDE_DIR $(if $(TensorRT_ROOT),-DFASTERSEG_TENSORRT=ON '-DTensorRT_ROOT=$(abspath $(TensorRT_ROOT))',-DFASTERSEG_TENSORRT=OFF)
 	cmake --build $(PLUGINS) --parallel
 
 bench: $(BIN)/.ready ## time the default model here and keep the record
 	$(BIN)/fasterseg-bench --save
+
+ifneq ($(CHECKS),)
+evidence: $(TEST_BIN)/.ready
+	$(TEST_BIN)/python benchmarks/evidence.py run $(filter-out all,$(CHECKS))
+	$(TEST_BIN)/python benchmarks/evidence.py render
+else
+evidence: $(TEST_BIN)/.ready ## README's table of what ran where, from the records; CHECKS=all (or names) runs first
+	$(TEST_BIN)/python benchmarks/evidence.py render
+endif
 
 tables: $(BIN)/.ready ## import the original's latency table: make tables SOURCE=FILE
 	$(BIN)/python benchmarks/import_original_table.py $(SOURCE) benchmarks/tables/gtx1080ti-original/tensorrt5.1-fp32-1024x2048.json
@@ -79,6 +89,10 @@ else
 train-more: $(TEST_BIN)/.ready
 	$(TEST_BIN)/python benchmarks/train_more.py --root '$(CAMVID)' --minutes $(MINUTES)
 endif
+
+verify-tensorrt: $(BIN)/.ready ## with TensorRT and a GPU: build, compare, time, one JSON record to send; CAMVID=FOLDER adds mIoU
+	-$(BIN)/python -c 'import tensorrt, cuda.bindings' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[tensorrt]'
+	$(BIN)/python benchmarks/verify_tensorrt.py $(if $(CAMVID),--camvid '$(CAMVID)')
 
 clean: ## remove environments and outputs
 	rm -rf $(ENV) $(TEST_ENV) demo .mypy_cache .ruff_cache .pytest_cache

@@ -23,6 +23,9 @@ _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _ENTRY: Final = re.compile(r".*_[0-9a-f]{16}\.\w+")
 _LEFTOVER: Final = re.compile(r"(.*_[0-9a-f]{16}\.\w+\.lock)|(\..*_[0-9a-f]{16}\.\w+\.\w+\.tmp)")
 _LEFTOVER_AGE_S: Final = 3600.0
+_COMPANIONS: Final = (".json", ".layers.json", ".parity.json")
+"""Endings of files that belong to an entry and go with it."""
+
 _LONGEST_NAME: Final = 64
 
 
@@ -244,7 +247,8 @@ def remove(surplus: Iterable[CacheEntry]) -> list[CacheEntry]:
     gone = []
     for entry in surplus:
         try:
-            entry.path.unlink(missing_ok=True)
+            for suffix in ("", *_COMPANIONS):
+                entry.path.with_name(entry.path.name + suffix).unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(
                 f"cannot remove {entry.path}: {error.strerror or error}. Mend the folder's "

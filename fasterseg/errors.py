@@ -89,6 +89,14 @@ class MissingExtraError(EngineError):
     """An optional package is not installed; the message is its install line."""
 
 
+class UnsupportedError(EngineError):
+    """A network, precision or GPU that a runtime does not take; the message says what it does."""
+
+
+class BuildError(EngineError):
+    """A runtime could not build an engine; the message ends with the runtime's own words."""
+
+
 class WeightsError(EngineError):
     """Weights that do not fit the network: names what is missing, surplus or misshapen."""
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fasterseg.runtime.base import EngineSpec
     from fasterseg.runtime.model import Model
 
@@ -37,6 +39,18 @@ def model_facts(model: Model) -> dict[str, Any]:
 def engine_facts(spec: EngineSpec) -> dict[str, Any]:
     """An engine's spec as JSON values."""
     facts: dict[str, Any] = json.loads(spec.to_json())
+    return facts
+
+
+def plan_facts(path: Path) -> dict[str, Any]:
+    """What there is to know about a plan: its sidecar, and what the inspector said of it."""
+    from fasterseg.runtime.inspector import read_inspector
+    from fasterseg.runtime.plan_files import layers_path, read_facts
+
+    facts: dict[str, Any] = json.loads(read_facts(path).to_json())
+    facts = {**facts.pop("spec"), **facts}
+    if layers_path(path).is_file():
+        facts |= read_inspector(layers_path(path)).to_json()
     return facts
 
 

@@ -31,6 +31,7 @@ PROBES: Final[Mapping[str, str]] = {
     "planned": "fasterseg.runtime.capabilities:planned_engines",
     "storage": "fasterseg.runtime.capabilities:storage",
     "system": "fasterseg.bench.environment:system",
+    "tensorrt": "fasterseg.runtime.capabilities:tensorrt",
     "torch": "fasterseg.runtime.capabilities:torch",
     "windows": "fasterseg.stream.capabilities:windows",
 }
@@ -39,7 +40,7 @@ PROBES: Final[Mapping[str, str]] = {
 SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "System": ("system",),
     "Packages": ("packages",),
-    "Engines": ("onnxruntime", "torch", "planned"),
+    "Engines": ("onnxruntime", "torch", "tensorrt", "planned"),
     "Video": ("codecs",),
     "Display and cameras": ("windows", "cameras", "gstreamer"),
     "Storage": ("storage",),

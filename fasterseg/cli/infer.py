@@ -30,6 +30,8 @@ from fasterseg.cli.options import (
     LogFormat,
     LogFormatOption,
     ModelOption,
+    NoBuildOption,
+    PluginsOption,
     PrecisionOption,
     SizeOption,
     ThreadsOption,
@@ -69,6 +71,8 @@ def infer(
     precision: PrecisionOption = "auto",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    plugins: PluginsOption = "auto",
+    no_build: NoBuildOption = False,
     fit: Annotated[
         str,
         typer.Option(metavar="FIT", help="stretch frames to the engine's size, or letterbox them."),
@@ -166,6 +170,8 @@ def infer(
         device=device,
         size=parse_size(size),
         threads=threads,
+        plugins=plugins,
+        may_build=not no_build,
     )
     check_request(request)
     if output == "-" and json_ == "-":

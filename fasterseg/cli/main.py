@@ -6,7 +6,19 @@ import sys
 
 import typer
 
-from fasterseg.cli import artefacts, bench, cache, calibrate, doctor, infer, models, search, streets
+from fasterseg.cli import (
+    artefacts,
+    bench,
+    build,
+    cache,
+    calibrate,
+    doctor,
+    infer,
+    models,
+    search,
+    streets,
+    verify,
+)
 from fasterseg.cli.options import EPILOG, new_app, run_app
 
 app = new_app(
@@ -21,11 +33,12 @@ app.command("infer", epilog=EPILOG, short_help="Segment an image, a folder, a vi
 app.add_typer(bench.app, name="bench", short_help="Time engines on this machine.")
 app.add_typer(search.app, name="search", short_help="Train networks; check data sets.")
 app.command("export", epilog=EPILOG, short_help="Write a model as ONNX.")(artefacts.export)
+app.command("build", epilog=EPILOG, short_help="Build TensorRT engines.")(build.build)
 app.command("calibrate", epilog=EPILOG, short_help="Measure activation ranges, for int8.")(
     calibrate.calibrate
 )
 app.command("verify", epilog=EPILOG, short_help="Compare two engines label by label.")(
-    artefacts.verify
+    verify.verify
 )
 app.command("info", epilog=EPILOG, short_help="Tell what an engine file or a model is.")(
     artefacts.info

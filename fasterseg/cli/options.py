@@ -90,7 +90,8 @@ EngineOption = Annotated[
     str,
     typer.Option(
         metavar="NAME|FILE",
-        help="auto, a backend (onnxruntime, torch), or an engine file (.onnx).",
+        help="auto, a backend (onnxruntime, tensorrt, tensorrt-rtx, torch), or an engine file "
+        "(.onnx, .engine).",
     ),
 ]
 PrecisionOption = Annotated[
@@ -108,6 +109,17 @@ ThreadsOption = Annotated[
 SizeOption = Annotated[
     str | None,
     typer.Option(metavar="HxW", help="Engine size in pixels, height first, such as 512x1024."),
+]
+PluginsOption = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|off",
+        help="Our TensorRT plugins: auto where their library is found, or off for standard layers.",
+    ),
+]
+NoBuildOption = Annotated[
+    bool,
+    typer.Option("--no-build", help="Never build an engine; exit code 4 if the cache has none."),
 ]
 JsonOption = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON; - = stdout.")

@@ -24,13 +24,19 @@ METADATA_KEY: Final = "fasterseg.spec"
 
 ENGINES: Final[Mapping[str, str]] = {
     "onnxruntime": "fasterseg.runtime.onnxrt:OnnxRuntimeEngine",
+    "tensorrt": "fasterseg.runtime.trt:TensorRtEngine",
+    "tensorrt-rtx": "fasterseg.runtime.trt:TensorRtRtxEngine",
     "torch": "fasterseg.nn.engine:TorchEngine",
 }
 """Backend name -> class. Each has a class method `open(source, device, threads)`; one that runs
 int8 files has `int8_profile`, the profile they are written in."""
 
-SUFFIXES: Final[Mapping[str, str]] = {".onnx": "onnxruntime"}
-"""Suffix of an engine file -> backend that runs it."""
+SUFFIXES: Final[Mapping[str, str]] = {
+    ".onnx": "onnxruntime",
+    ".engine": "tensorrt",
+    ".plan": "tensorrt",
+}
+"""Suffix of an engine file -> backend that runs it; a plan's sidecar may name TensorRT-RTX."""
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -236,6 +242,37 @@ class DeviceTimed(Protocol):
 
     def time_on_device(self, iterations: int) -> Sequence[float]:
         """Milliseconds of each of `iterations` runs, without copies to or from the host."""
+        ...
+
+
+class CudaArray(Protocol):
+    """Memory on the GPU, of anybody: PyCUDA, CuPy, torch, our own buffers."""
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """Shape, type and address, versions 2 and 3 of the interface."""
+        ...
+
+
+@runtime_checkable
+class DeviceEngine(Protocol):
+    """An engine that can work between arrays on the GPU, on a stream of the caller's."""
+
+    def run_on_device(self, frames: CudaArray, labels: CudaArray, stream: int) -> None:
+        """Enqueue (N, H, W, 3) uint8 BGR -> (N, H, W) uint8 on a stream's handle; do not wait."""
+        ...
+
+
+@runtime_checkable
+class PipelinedEngine(Protocol):
+    """An engine that can take a batch while another is on its way."""
+
+    def submit(self, frames: NDArray[np.uint8]) -> None:
+        """Begin with (N, H, W, 3) uint8 BGR; at most two at a time."""
+        ...
+
+    def collect(self) -> NDArray[np.uint8]:
+        """(N, H, W) uint8 labels of the oldest one; valid until the next `submit`."""
         ...
 
 

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -27,15 +28,21 @@ from fasterseg.finding import Finding
 from fasterseg.graph.emit import EmitOptions
 from fasterseg.registry import EXTRA_OF_PACKAGE, resolve
 from fasterseg.runtime.base import ENGINES, Engine
+from fasterseg.runtime.driver import find_gpu
+from fasterseg.runtime.kernels import BUILD, KernelLibrary
 from fasterseg.runtime.model import CARD, DEFAULT_MODEL, Model, models_folder, resolve_model
+from fasterseg.runtime.plugins import PluginLibrary, open_kernels, open_plugins
 from fasterseg.runtime.select import FROM_PLAN
 from fasterseg.runtime.store import describe, onnx_bytes
+from fasterseg.runtime.trt import PORTS
+from fasterseg.runtime.trt_surface import BACKENDS, load_api
+from fasterseg.runtime.trt_target import RTX
 from fasterseg.types import Size
 
 SIZE: Final = Size(64, 64)
 """Of the frame that engines are tried on."""
 
-PLANNED: Final = ("openvino", "tensorrt", "tensorrt_rtx")
+PLANNED: Final = ("openvino",)
 """Packages of engines that a later version of fasterseg is to have."""
 
 LOW_DISK: Final = 500 << 20
@@ -100,6 +107,41 @@ def _cure(name: str, device: str, finding: Finding) -> Finding:
     else:
         line = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
     return replace(finding, remedy=line)
+
+
+def tensorrt() -> list[Finding]:
+    """TensorRT, TensorRT-RTX and the compiled libraries; loaded, but no engine is built."""
+    return [
+        *(_tensorrt(backend) for backend in BACKENDS),
+        _library("TensorRT plugins", open_plugins),
+        _library("CUDA kernels", open_kernels),
+    ]
+
+
+def _tensorrt(backend: str) -> Finding:
+    try:
+        version = load_api(backend).__version__
+        gpu = find_gpu()
+        if gpu is not None:
+            resolve(PORTS, "port", "cuda")
+    except MissingExtraError as error:
+        return Finding(backend, "missing", "not installed", str(error).rpartition(": ")[2])
+    except FastersegError as error:
+        return Finding(backend, "broken", str(error), str(error).rpartition(": ")[2])
+    if gpu is not None:
+        return Finding(backend, "ok", f"{version}, for {gpu.name} ({gpu.arch})")
+    if backend == RTX:
+        return Finding(backend, "ok", f"{version}: builds here; no GPU to run on")
+    return Finding(backend, "missing", f"{version}, and no CUDA device answers", _NO_GPU)
+
+
+def _library(title: str, find: Callable[[], PluginLibrary | KernelLibrary]) -> Finding:
+    try:
+        return Finding(title, "ok", str(find().path))
+    except MissingExtraError:
+        return Finding(title, "missing", "not built: engines do without", BUILD)
+    except FastersegError as error:
+        return Finding(title, "broken", str(error), BUILD)
 
 
 def planned_engines() -> list[Finding]:

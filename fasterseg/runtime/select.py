@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 from fasterseg.arch.plan import plan
 from fasterseg.errors import EngineError, EngineMismatchError, UnknownNameError, UsageError
@@ -14,14 +14,23 @@ from fasterseg.graph.emit import EMITTED, EmitOptions
 from fasterseg.preprocess import engine_size
 from fasterseg.registry import resolve, unknown
 from fasterseg.runtime.base import ENGINES, SUFFIXES, Device, Engine, EngineSpec
+from fasterseg.runtime.driver import find_gpu
 from fasterseg.runtime.model import DEFAULT_MODEL, Model, resolve_model
+from fasterseg.runtime.plan_files import SUFFIXES as PLAN_SUFFIXES
+from fasterseg.runtime.plan_files import BuildOptions, Plan, read_facts
+from fasterseg.runtime.plan_store import Job, find_or_build_plan
 from fasterseg.runtime.store import describe, find_or_build
+from fasterseg.runtime.trt_target import find_target
 from fasterseg.types import PRECISIONS, Precision, Size
 
 DEFAULT_BACKEND: Final = "onnxruntime"
 DEVICES: Final[tuple[Device, ...]] = ("auto", "cpu", "cuda")
+PLUGIN_CHOICES: Final = ("auto", "off")
 FROM_PLAN: Final = frozenset({"torch"})
 """Backends built from plan and weights in memory; the others load a file."""
+
+COMPILED: Final = frozenset({"tensorrt", "tensorrt-rtx"})
+"""Backends whose engines are compiled for one kind of GPU."""
 
 REFERENCE_BACKENDS: Final = ("torch", "onnxruntime")
 """Whose fp32 labels on the CPU count as right: those of the first one that is installed."""
@@ -39,6 +48,8 @@ class EngineRequest:
         size: engine size; None takes the model's training height and the source's aspect.
         batch: frames per call.
         threads: CPU threads of the engine; None takes all cores.
+        plugins: "auto" or "off": whether TensorRT engines use ours.
+        may_build: False: an engine that is not in the cache is an error.
     """
 
     model: str = DEFAULT_MODEL
@@ -48,6 +59,8 @@ class EngineRequest:
     size: Size | None = None
     batch: int = 1
     threads: int | None = None
+    plugins: str = "auto"
+    may_build: bool = True
 
 
 def reference_backend() -> str:
@@ -73,6 +86,8 @@ def check_request(request: EngineRequest) -> None:
             f"precision {request.precision} is not available yet; choose one of auto, "
             f"{', '.join(EMITTED)}"
         )
+    if request.plugins not in PLUGIN_CHOICES:
+        raise UsageError(f"--plugins {request.plugins} is not one of {', '.join(PLUGIN_CHOICES)}")
     if request.precision == "int8" and request.engine in FROM_PLAN:
         raise UsageError(
             f"engine {request.engine} computes in floating point; int8 is run by onnxruntime: "
@@ -135,7 +150,8 @@ def open_engine(
 
 
 def _open_file(request: EngineRequest, path: Path, source_size: Size) -> Engine:
-    backend = resolve(ENGINES, "engine", SUFFIXES[path.suffix])
+    name = SUFFIXES[path.suffix]
+    backend = resolve(ENGINES, "engine", read_facts(path).backend if name in COMPILED else name)
     device = cast("Device", request.device)
     engine: Engine = backend.open(path, device, request.threads)
     try:
@@ -152,21 +168,24 @@ def _open_file(request: EngineRequest, path: Path, source_size: Size) -> Engine:
 
 def _check_fit(request: EngineRequest, path: Path, spec: EngineSpec) -> None:
     """Refuse an engine file that is not what else was asked for."""
-    again = f"fasterseg export {spec.name}"
+    if path.suffix in PLAN_SUFFIXES:
+        again, file = f"fasterseg build {spec.name} --engine tensorrt", f"FILE{path.suffix}"
+    else:
+        again, file = f"fasterseg export {spec.name}", "FILE.onnx"
     if request.precision not in ("auto", spec.precision):
         raise EngineMismatchError(
-            f"{path} is {spec.precision}, not {request.precision}. Export it again: {again} "
-            f"--precision {request.precision} -o FILE.onnx"
+            f"{path} is {spec.precision}, not {request.precision}. Make it again: {again} "
+            f"--precision {request.precision} -o {file}"
         )
     if request.size is not None and spec.size not in (None, request.size):
         raise EngineMismatchError(
             f"{path} takes frames of {spec.size} (HxW), not {request.size}. Leave --size out, or "
-            f"export it again: {again} --size {request.size} -o FILE.onnx"
+            f"make it again: {again} --size {request.size} -o {file}"
         )
     if spec.batch not in (None, request.batch):
         raise EngineMismatchError(
-            f"{path} takes {spec.batch} frames per call, not {request.batch}. Export it again: "
-            f"{again} --batch {request.batch} -o FILE.onnx"
+            f"{path} takes {spec.batch} frames per call, not {request.batch}. Make it again: "
+            f"{again} --batch {request.batch} -o {file}"
         )
     # The default is no request: --engine alone says which model it is.
     if (
@@ -204,33 +223,37 @@ def _open_model(
             network, model.load_weights(network), spec, device, request.threads
         )
         return built
-    source = find_or_build(model, size, options, on_note)
-    return _open_cached(
-        backend,
-        source,
-        device,
-        request,
-        lambda: find_or_build(model, size, options, on_note, rebuild=True),
-        on_note,
-    )
+
+    def find(rebuild: bool) -> Path | bytes | Plan:
+        if name not in COMPILED:
+            return find_or_build(
+                model, size, options, on_note, rebuild, may_build=request.may_build
+            )
+        build = BuildOptions(plugins=cast('Literal["auto", "off"]', request.plugins))
+        target = find_target(name, precision, build, find_gpu(), on_note)
+        job = Job(model, size, options, target, build)
+        return find_or_build_plan(job, on_note, rebuild=rebuild, may_build=request.may_build)
+
+    return _open_cached(backend, find, device, request, on_note)
 
 
 def _open_cached(
     backend: Any,
-    source: Path | bytes,
+    find: Callable[[bool], Path | bytes | Plan],
     device: str,
     request: EngineRequest,
-    rebuild: Callable[[], Path | bytes],
     on_note: Callable[[str], None],
 ) -> Engine:
     """Open a cached engine; one that turns out damaged is built again, once."""
+    source = find(False)
     try:
         engine: Engine = backend.open(source, device, request.threads)
     except (EngineMismatchError, EngineError) as error:
-        if type(error) not in (EngineMismatchError, EngineError) or isinstance(source, bytes):
+        is_damage = type(error) in (EngineMismatchError, EngineError)
+        if not isinstance(source, Path) or not is_damage or not request.may_build:
             raise
         on_note(f"cached engine {source} is damaged ({error}); building it again")
-        engine = backend.open(rebuild(), device, request.threads)
+        engine = backend.open(find(True), device, request.threads)
     return engine
 
 

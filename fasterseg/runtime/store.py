@@ -12,7 +12,7 @@ from typing import Final, Literal
 import fasterseg
 from fasterseg.arch.plan import plan
 from fasterseg.cache import entry_path, locked, size_limit, touch, trim, write_atomic
-from fasterseg.errors import OutputError
+from fasterseg.errors import EngineMismatchError, OutputError
 from fasterseg.graph.emit import EmitOptions, emit
 from fasterseg.graph.ranges import Ranges
 from fasterseg.runtime.base import METADATA_KEY, EngineSpec
@@ -102,6 +102,8 @@ def find_or_build(
     options: EmitOptions,
     on_note: Callable[[str], None],
     rebuild: bool = False,
+    *,
+    may_build: bool = True,
 ) -> Path | bytes:
     """The engine's file; written first if it is not there.
 
@@ -111,11 +113,13 @@ def find_or_build(
         options: stage, precision and batch.
         on_note: gets one line when an engine is built, and one when the cache cannot keep it.
         rebuild: write it even if it is there (it turned out damaged).
+        may_build: False: a missing file is an error.
 
     Returns:
         The file in the cache, or the engine itself where the cache cannot be written.
 
     Raises:
+        EngineMismatchError: it is not there and may not be built.
         UsageError: size or precision are not possible, or the cache's limit is no size.
         WeightsError: the weights or the activation ranges do not fit.
     """
@@ -123,6 +127,11 @@ def find_or_build(
     if not rebuild and path.is_file():
         touch(path)
         return path
+    if not may_build:
+        raise EngineMismatchError(
+            f"there is no engine {model.name} {size} {options.precision} in the cache, and "
+            "--no-build forbids to make it. Make one: fasterseg export MODEL -o FILE.onnx"
+        )
     limit = size_limit()
     data: bytes | None = None
     try:

@@ -1,0 +1,87 @@
+"""The gate every new engine passes: the labels of the emitted ONNX on the CPU, or an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasterseg.deploy.parity import compare_engines, engine_title
+from fasterseg.errors import UsageError
+from fasterseg.graph.emit import EmitOptions
+from fasterseg.runtime.base import Engine, ParityVerdict
+from fasterseg.runtime.model import Model
+from fasterseg.runtime.onnxrt import OnnxRuntimeEngine
+from fasterseg.runtime.store import onnx_bytes
+from fasterseg.streets import images
+
+FRAMES: Final = 4
+"""Rendered streets that labels are compared on."""
+
+
+def judge(
+    engine: Engine,
+    model: Model,
+    on_note: Callable[[str], None],
+    threshold: float | None = None,
+) -> ParityVerdict | None:
+    """Compare an engine with the graph it was made from.
+
+    A float engine is held against fp32; an int8 engine against the same integers in ONNX
+    Runtime, as its distance from fp32 is judged by mIoU (`fasterseg-bench accuracy`).
+
+    Args:
+        engine: just built; of one size.
+        model: its network.
+        on_note: gets one line with the outcome.
+        threshold: share of labels demanded; None for that of the engine's precision.
+
+    Returns:
+        The verdict; None where agreement would prove nothing (untrained weights that see too few
+        classes).
+
+    Raises:
+        UsageError: the engine has no size of its own.
+    """
+    spec = engine.spec
+    if spec.size is None or spec.batch is None:
+        raise UsageError(f"engine {spec.name} takes any size; compare it with fasterseg verify")
+    is_int8 = spec.precision == "int8"
+    options = EmitOptions(
+        precision="int8" if is_int8 else "fp32",
+        profile=spec.profile or "cpu",
+    )
+    opened = OnnxRuntimeEngine.open(onnx_bytes(model, spec.size, options), "cpu")
+    reference = cast("Engine", opened)
+    frames = (np.ascontiguousarray(image) for image, _ in images(0, FRAMES, spec.size))
+    with closing(reference):
+        report = compare_engines(reference, _OneFrame(engine), frames, threshold)
+    if not model.trained and not report.is_meaningful:
+        on_note(
+            f"parity: null, {report.agreement:.4%} of the labels agree, but with untrained weights "
+            f"only {report.meaningful_classes} classes occur; that proves nothing"
+        )
+        return None
+    verdict = ParityVerdict(
+        engine_title(reference), report.agreement, report.threshold, report.passed
+    )
+    on_note(
+        f"parity: {verdict.agreement:.4%} of the labels of {verdict.reference} "
+        f"({verdict.threshold:.4%} demanded): {'passed' if verdict.passed else 'FAILED'}"
+    )
+    return verdict
+
+
+class _OneFrame:
+    """An engine of any batch that takes one frame: it gets the same one so many times."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.spec, self.backend = engine.spec, engine.backend
+        self.device, self.tail, self.close = engine.device, engine.tail, engine.close
+        self._engine = engine
+
+    def run(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return self._engine.run(np.repeat(frames, self.spec.batch or 1, axis=0))[:1]
