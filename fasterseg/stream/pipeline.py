@@ -12,10 +12,12 @@ from typing import Any, Final, Self
 
 from fasterseg.errors import FastersegError, SourceError
 from fasterseg.interrupts import deferred
+from fasterseg.stream.in_flight import infer_each
 from fasterseg.stream.readahead import Channel, ReadAhead, Worker
-from fasterseg.stream.segmenter import Inferred, Segmenter
+from fasterseg.stream.segmenter import Segmenter
 from fasterseg.stream.sinks import FrameSink
 from fasterseg.stream.sources import FrameSource
+from fasterseg.stream.stages import Inferred
 from fasterseg.stream.tally import Tally
 from fasterseg.types import LatencyStats
 
@@ -124,11 +126,14 @@ def run_pipeline(
             segmenter.open(source.size)
         started = time.perf_counter()
         with reader:
-            for frames, prepared in enumerate(reader, start=1):
-                if not writer.put(segmenter.infer(prepared)):
-                    break
-                if on_frame is not None:
-                    on_frame(Progress(frames, source.frame_count, time.perf_counter() - started))
+            results = infer_each(segmenter, reader, ahead=not source.live)
+            with closing(results):
+                for frames, inferred in enumerate(results, start=1):
+                    if not writer.put(inferred):
+                        break
+                    if on_frame is not None:
+                        seconds = time.perf_counter() - started
+                        on_frame(Progress(frames, source.frame_count, seconds))
     seconds = time.perf_counter() - started
     if not tally.frames:
         raise SourceError(f"{source.name} gave no frames; give a source that has some")

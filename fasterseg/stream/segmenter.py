@@ -17,53 +17,20 @@ from numpy.typing import NDArray
 from fasterseg.errors import UsageError
 from fasterseg.labels import LabelSet
 from fasterseg.preprocess import Fit, Geometry, check_orientation, engine_size
-from fasterseg.runtime.base import Engine
+from fasterseg.runtime.base import Engine, PipelinedEngine
 from fasterseg.runtime.model import DEFAULT_MODEL, resolve_model
 from fasterseg.runtime.select import EngineRequest, check_request, engine_file, open_engine
+from fasterseg.stream.in_flight import infer_each
 from fasterseg.stream.readahead import ReadAhead
 from fasterseg.stream.results import SegmentationResult
 from fasterseg.stream.sources import open_source
 from fasterseg.stream.sources_options import SourceOptions
+from fasterseg.stream.stages import Begun, Inferred, Prepared
 from fasterseg.types import Frame, Size, StageTimes
 
 _LOG: Final = logging.getLogger("fasterseg")
 MAX_ENGINES: Final = 4
 """Engines a segmenter keeps open; the one unused for longest is closed first."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
-    """A frame on its way to the engine.
-
-    Attributes:
-        frame: the frame.
-        batch: (1, H, W, 3) uint8 BGR of the engine's size; None while no engine is open for
-            frames of this size, which only the thread that runs engines may change.
-        prepare_ms: milliseconds spent on it.
-    """
-
-    frame: Frame
-    batch: NDArray[np.uint8] | None
-    prepare_ms: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Inferred:
-    """What the engine said about a frame.
-
-    Attributes:
-        frame: the frame.
-        mask: (H, W) uint8 train ids of the engine's size; its own memory.
-        labels: classes of the ids.
-        geometry: leads back to the frame's size.
-        times: milliseconds so far.
-    """
-
-    frame: Frame
-    mask: NDArray[np.uint8]
-    labels: LabelSet
-    geometry: Geometry
-    times: StageTimes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,6 +106,10 @@ class Segmenter:
 
     def infer(self, prepared: Prepared) -> Inferred:
         """Run the engine on one prepared frame."""
+        return self.end(self.begin(prepared))
+
+    def begin(self, prepared: Prepared) -> Begun:
+        """Send a prepared frame on its way, where the engine works ahead; at most two at a time."""
         frame = prepared.frame
         opened = self._for(frame.size)
         geometry = self._geometry(opened, frame.size)
@@ -146,10 +117,24 @@ class Segmenter:
             prepared = self.prepare(frame)
             assert prepared.batch is not None
         started = time.perf_counter()
-        mask = opened.engine.run(prepared.batch)[0].copy()
-        engine_ms = (time.perf_counter() - started) * 1e3
-        times = StageTimes(frame.decode_ms, prepared.prepare_ms, engine_ms)
-        return Inferred(frame, mask, opened.engine.spec.labels, geometry, times)
+        on_its_way = isinstance(opened.engine, PipelinedEngine)
+        if isinstance(opened.engine, PipelinedEngine):
+            opened.engine.submit(prepared.batch)
+        begin_ms = (time.perf_counter() - started) * 1e3
+        return Begun(prepared, opened.engine, geometry, begin_ms, on_its_way)
+
+    def end(self, begun: Begun) -> Inferred:
+        """What the engine says about a frame; those that were begun first come first."""
+        engine, prepared = begun.engine, begun.prepared
+        started = time.perf_counter()
+        if isinstance(engine, PipelinedEngine):
+            mask = engine.collect()[0].copy()
+        else:
+            assert prepared.batch is not None
+            mask = engine.run(prepared.batch)[0].copy()
+        engine_ms = begun.begin_ms + (time.perf_counter() - started) * 1e3
+        times = StageTimes(prepared.frame.decode_ms, prepared.prepare_ms, engine_ms)
+        return Inferred(prepared.frame, mask, engine.spec.labels, begun.geometry, times)
 
     def finish(self, inferred: Inferred) -> SegmentationResult:
         """Map the class map back to the frame's size."""
@@ -202,9 +187,11 @@ class Segmenter:
         with closing(open_source(str(uri), options)) as source:
             if source.size is not None:
                 self.open(source.size)
-            with ReadAhead(source, self.prepare) as reader:
-                for prepared in reader:
-                    yield self.finish(self.infer(prepared))
+            with (
+                ReadAhead(source, self.prepare) as reader,
+                closing(infer_each(self, reader, ahead=not source.live)) as inferred,
+            ):
+                yield from map(self.finish, inferred)
 
     def close(self) -> None:
         """Close all engines."""
