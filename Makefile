@@ -15,7 +15,7 @@ MINUTES ?= 60
 CHECKS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check check-static format plugins golden tables bench evidence train-more verify-tensorrt clean
+.PHONY: help setup demo test test-slow check check-static format plugins golden tables bench evidence train-more verify-tensorrt gpu clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -93,6 +93,12 @@ endif
 verify-tensorrt: $(BIN)/.ready ## with TensorRT and a GPU: build, compare, time, one JSON record to send; CAMVID=FOLDER adds mIoU
 	-$(BIN)/python -c 'import tensorrt, cuda.bindings' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[tensorrt]'
 	$(BIN)/python benchmarks/verify_tensorrt.py $(if $(CAMVID),--camvid '$(CAMVID)')
+
+gpu: ## on a machine with a GPU (python3 with torch and pytest, nvcc; nothing installed): kernels against the reference, their times; records go to OUT=FOLDER, else benchmarks/evidence
+	@$(PYTHON) -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'make gpu needs a GPU: torch finds none')"
+	PYTHONPATH=. $(PYTHON) benchmarks/evidence.py run kernels-gpu harness-gpu $(if $(OUT),--folder '$(OUT)')
+	PYTHONPATH=. $(PYTHON) -m pytest -q -s -m 'gpu and bench' tests/gpu
+	if command -v compute-sanitizer >/dev/null; then PYTHONPATH=. compute-sanitizer --error-exitcode 1 $(PYTHON) -m pytest -q -m 'gpu and not bench' tests/gpu/test_kernels.py; else echo 'compute-sanitizer was not found: not run'; fi
 
 clean: ## remove environments and outputs
 	rm -rf $(ENV) $(TEST_ENV) demo .mypy_cache .ruff_cache .pytest_cache
