@@ -6,9 +6,9 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from fasterseg.arch.operators import OPERATORS, OpSpec, parse_key
 from fasterseg.arch.plan import Plan
@@ -59,6 +59,8 @@ class LatencyTable:
         measured_on: ISO date, empty where the origin states none.
         rows: operator key -> milliseconds.
         calibration: correction against whole networks, if fitted.
+        conditions: what else a row depends on: `threads` asked for, `device`, `tail`; empty in a
+            foreign table.
         path: file it was read from, for messages.
     """
 
@@ -75,6 +77,7 @@ class LatencyTable:
     measured_on: str
     rows: Mapping[str, float]
     calibration: Calibration | None = None
+    conditions: Mapping[str, Any] = field(default_factory=dict)
     path: str = "latency table"
 
     def __getitem__(self, spec: OpSpec) -> float:
@@ -93,6 +96,28 @@ class LatencyTable:
         return [
             spec for spec in specs if spec.op not in self.unpriced and spec.key() not in self.rows
         ]
+
+    def check(self, device_id: str, **wanted: Any) -> None:
+        """Refuse to be used for anything but what was measured.
+
+        Args:
+            device_id: of the device that latencies are wanted for.
+            **wanted: fields of the table or of its conditions (`backend`, `precision`, `size`,
+                `batch`, `threads`, ...) and the values they must have.
+
+        Raises:
+            UsageError: one differs; the message names it and the measuring command.
+        """
+        facts = {**self.conditions, **{name: getattr(self, name) for name in _CHECKED}}
+        pairs: list[tuple[str, Any, Any]] = [("device", self.device.id, device_id)]
+        pairs += [(name, facts.get(name), value) for name, value in wanted.items()]
+        for name, found, value in pairs:
+            if found != value:
+                raise UsageError(
+                    f"{self.path} was measured with {name} {_shown(found)}, and is asked for "
+                    f"{name} {_shown(value)}; its latencies would be wrong there. Measure a table "
+                    "with what you use: fasterseg-bench ops --size HxW --engine NAME"
+                )
 
     def price(self, plan: Plan, allow_upsample_mismatch: bool = False) -> Price:
         """Sum the rows of a plan's nodes, each shared cell once, and calibrate the sum.
@@ -154,6 +179,8 @@ class LatencyTable:
         """The fields as plain JSON values; `load` reads them back."""
         data = asdict(self)
         del data["path"]
+        if not self.conditions:
+            del data["conditions"]
         return {
             "schema": SCHEMA,
             **data,
@@ -174,14 +201,26 @@ class LatencyTable:
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
         except ValueError as error:
-            raise ConfigError(f"{path} is not JSON: {error}") from error
+            raise ConfigError(
+                f"{path} is not JSON: {error}. It was cut off or edited; restore it, or remove it "
+                f"and measure again: fasterseg-bench ops --table {path}"
+            ) from error
+        return cls.from_json(data, str(path))
+
+    @classmethod
+    def from_json(cls, data: Any, path: str) -> LatencyTable:
+        """Read the content of a table file; `path` names it in messages.
+
+        Raises:
+            ConfigError: see `load`.
+        """
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             raise ConfigError(
                 f"{path} is not a latency table of schema {SCHEMA}; measure one with: "
                 "fasterseg-bench ops --table FILE"
             )
         try:
-            return cls._from_json(data, str(path))
+            return cls._from_json(data, path)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ConfigError(f"{path}: not a latency table ({error!r})") from error
 
@@ -203,15 +242,34 @@ class LatencyTable:
             unpriced=frozenset(data["unpriced"]),
             commit=str(data["commit"]),
             measured_on=str(data["measured_on"]),
-            rows={key: float(row[f"{statistic}_ms"]) for key, row in data["rows"].items()},
+            rows={
+                key: _milliseconds(row[f"{statistic}_ms"], f"{path}: {key}")
+                for key, row in data["rows"].items()
+            },
             calibration=(
                 from_mapping(calibration, Calibration, f"{path}: calibration")
                 if calibration
                 else None
             ),
+            conditions=dict(data.get("conditions", {})),
             path=path,
         )
 
     def with_rows(self, rows: Mapping[str, float]) -> LatencyTable:
         """The same table with further or other rows."""
         return replace(self, rows={**self.rows, **rows})
+
+
+_CHECKED: Final = ("backend", "precision", "size", "batch", "upsample")
+
+
+def _milliseconds(value: Any, where: str) -> float:
+    ms = float(value)
+    if not (math.isfinite(ms) and ms >= 0):
+        raise ConfigError(f"{where} is {value} ms, which no measurement gives; measure it again")
+    return ms
+
+
+def _shown(value: Any) -> str:
+    """A value for people: no threads asked for are the runtime's default."""
+    return "default" if value is None else str(value)

@@ -6,14 +6,14 @@ combination between them are planned, and the operators of their nodes collected
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Final
 
 from fasterseg.arch.genotype import Branch, Genotype, Rate, check_width
 from fasterseg.arch.operators import CANDIDATES, OpSpec
-from fasterseg.arch.plan import plan
+from fasterseg.arch.plan import Plan, plan
 from fasterseg.errors import ConfigError, UsageError
 from fasterseg.types import Size
 
@@ -32,6 +32,19 @@ _LONG: Final[Mapping[Rate, tuple[Rate, ...]]] = {
 
 _SHORT: Final[Mapping[Rate, tuple[Rate, ...]]] = {8: (8,), 16: (8, 16), 32: (8, 16, 32)}
 """Final rate -> strides of the shortest path: its first map at 1/8 is the stem's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An operator with the maps it reads, which its key does not tell.
+
+    Attributes:
+        spec: the operator.
+        sources: (channels, size) of each map it reads, in order; none for the input.
+    """
+
+    spec: OpSpec
+    sources: tuple[tuple[int, Size], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +109,15 @@ class SearchSpace:
         Raises:
             UsageError: the size is below 64x64.
         """
-        found = {
-            node.spec for genotype in self._covering(size) for node in plan(genotype, size).nodes
-        }
-        return sorted(found, key=OpSpec.key)
+        return [placed.spec for placed in self.operators(size)]
+
+    def operators(self, size: Size) -> list[Placed]:
+        """The operators of `specs`, in its order, each with the maps it reads.
+
+        Raises:
+            UsageError: the size is below 64x64.
+        """
+        return operators_of(plan(genotype, size) for genotype in self._covering(size))
 
     def _covering(self, size: Size) -> Iterator[Genotype]:
         """Networks that hold every operator, pair of widths and map size between them."""
@@ -129,6 +147,21 @@ class SearchSpace:
             if half is not None:
                 found.setdefault(half, op)
         return [(op, half) for half, op in found.items()]
+
+
+def operators_of(plans: Iterable[Plan]) -> list[Placed]:
+    """Every operator of some networks once, ordered by key, with the maps it reads.
+
+    Where one key stands at places that read different maps (of one pixel more or less), the
+    place that comes first in order of its maps is given.
+    """
+    found: dict[OpSpec, tuple[tuple[int, Size], ...]] = {}
+    for network in plans:
+        for node in network.nodes:
+            specs = [network.nodes[source].spec for source in node.inputs]
+            sources = tuple((spec.out_channels, spec.output_size) for spec in specs)
+            found[node.spec] = min(found.get(node.spec, sources), sources)
+    return [Placed(spec, found[spec]) for spec in sorted(found, key=OpSpec.key)]
 
 
 def check_ops(ops: tuple[str, ...]) -> None:

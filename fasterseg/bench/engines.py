@@ -1,4 +1,4 @@
-"""Time engines at sizes: the model alone and from host frames to labels, with label agreement."""
+"""Engines at sizes, with peers, batches and streams: one record."""
 
 from __future__ import annotations
 
@@ -6,18 +6,25 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal, Protocol, runtime_checkable
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fasterseg.bench import device as machine
-from fasterseg.bench.records import BenchRecord, Cell, current_commit, now
-from fasterseg.bench.timing import FULL, Clock, Samples, TimingProtocol, measure, measure_device
-from fasterseg.errors import EngineError, EngineMismatchError, UsageError
-from fasterseg.runtime.base import DeviceTimed, Engine, EngineSpec
+from fasterseg.bench.agreement import labels_of, with_agreement
+from fasterseg.bench.cells import Cell, Scope
+from fasterseg.bench.interleave import Turns, interleave
+from fasterseg.bench.networks import BareNetwork, layer_times
+from fasterseg.bench.peers import PeerFile
+from fasterseg.bench.records import BenchRecord, current_commit, now
+from fasterseg.bench.scopes import bench_engine, busy, cell_of, first_run_ms, lanes_of
+from fasterseg.bench.streams import measure_streams
+from fasterseg.bench.suite import Access, Candidate, Suite
+from fasterseg.errors import EngineError, UsageError
+from fasterseg.runtime.base import Engine, EngineSpec
 from fasterseg.runtime.select import reference_backend
-from fasterseg.types import DeviceInfo, LatencyStats, Size
+from fasterseg.types import DeviceInfo, Size
 
 Frames = NDArray[np.uint8]
 Labelled = tuple[str, list[Frames]]
@@ -26,58 +33,8 @@ Labelled = tuple[str, list[Frames]]
 BATCHES: Final = 4
 """Different batches an engine is timed on, in turn."""
 
-UNSTABLE_COV: Final = 0.1
-BUSY_LOAD_PER_CORE: Final = 0.5
-ONE_CLASS_SHARE: Final = 0.9
-
 _SCENE_SEED: Final = 7
 _SCENE_STEP: Final = 15
-
-
-@runtime_checkable
-class BoundEngine(Protocol):
-    """An engine that can run on buffers fixed before, so that its own work can be timed alone."""
-
-    def bind(self, frames: NDArray[np.uint8]) -> None:
-        """Put one batch into the input buffer; may be called again, and is never timed."""
-        ...
-
-    def run_bound(self) -> None:
-        """The work of `run` on the bound batch, tail included, no copies; returns when done."""
-        ...
-
-
-class Opener(Protocol):
-    """Makes a ready engine; the caller closes it."""
-
-    def __call__(self, engine: str, precision: str, device: str, size: Size) -> Engine:
-        """Open a backend (or an engine file) for frames of `size`."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Suite:
-    """What to measure: every engine at every size.
-
-    Attributes:
-        engines: backends or engine files.
-        sizes: heights and widths of the frames.
-        batch: frames per call.
-        precision: "auto" or a precision, the same for all engines.
-        device: "auto", "cpu" or "cuda".
-        threads: CPU threads asked for; None: the runtime's default.
-        protocol: how times are taken.
-        cpu_time: measure the process's CPU time as well.
-    """
-
-    engines: tuple[str, ...]
-    sizes: tuple[Size, ...]
-    batch: int = 1
-    precision: str = "auto"
-    device: str = "auto"
-    threads: int | None = None
-    protocol: TimingProtocol = FULL
-    cpu_time: bool = False
 
 
 def render_frames(size: Size, batch: int, count: int = BATCHES) -> list[Frames]:
@@ -93,168 +50,63 @@ def render_frames(size: Size, batch: int, count: int = BATCHES) -> list[Frames]:
     return [np.stack(images[i * batch : (i + 1) * batch]) for i in range(count)]
 
 
-def bench_engine(
-    engine: Engine,
-    protocol: TimingProtocol,
-    frames: Sequence[Frames],
-    *,
-    threads: int | None = None,
-    cpu_time: bool = False,
-    clock: Clock = time.perf_counter_ns,
-) -> Cell:
-    """Time one engine on one size.
-
-    Args:
-        engine: ready to run; it stays open.
-        protocol: how much to run.
-        frames: batches, each uint8, (N, H, W, 3), BGR, all of one shape; used in turn, so that
-            no run sees the input of the run before.
-        threads: what the engine was opened with, for the record.
-        cpu_time: measure the process's CPU time of each `host_to_labels` run as well.
-        clock: wall clock.
-
-    Raises:
-        ValueError: there are fewer than two batches.
-        EngineError: the engine's device clock answers nonsense.
-    """
-    if len(frames) < 2:
-        raise ValueError("give at least two batches: the input has to change between runs")
-    memory_known = machine.reset_peak_memory()
-    begin = clock()
-    engine.run(frames[0])
-    first_run_ms = (clock() - begin) / 1e6
-    whole = measure(
-        lambda i: engine.run(frames[i % len(frames)]),
-        protocol,
-        clock=clock,
-        cpu_clock=time.process_time_ns if cpu_time else None,
-    )
-    samples, model_clock = _measure_model(engine, protocol, frames, clock)
-    cell = Cell(
-        engine=engine.backend,
-        precision=engine.spec.precision,
-        device=engine.device,
-        size=Size(frames[0].shape[1], frames[0].shape[2]),
-        batch=frames[0].shape[0],
-        tail=engine.tail,
-        threads=threads,
-        host_to_labels=LatencyStats.of(whole.wall_ms),
-        model=LatencyStats.of(samples.wall_ms) if samples else None,
-        model_clock=model_clock,
-        host_to_labels_cpu=LatencyStats.of(whole.cpu_ms) if whole.cpu_ms else None,
-        peak_rss_mb=machine.peak_memory_mb() if memory_known else None,
-        first_run_ms=round(first_run_ms, 4),
-    )
-    return replace(cell, warnings=_unstable(cell))
-
-
-def _measure_model(
-    engine: Engine, protocol: TimingProtocol, frames: Sequence[Frames], clock: Clock
-) -> tuple[Samples | None, Literal["device", "host"] | None]:
-    """The scope `model`, by the best clock the engine has."""
-    if isinstance(engine, DeviceTimed):
-        return measure_device(engine, protocol), "device"
-    if not isinstance(engine, BoundEngine):
-        return None, None
-    bound = engine
-    samples = measure(
-        lambda _: bound.run_bound(),
-        protocol,
-        prepare=lambda i: bound.bind(frames[i % len(frames)]),
-        clock=clock,
-    )
-    return samples, "host"
-
-
-def _unstable(cell: Cell) -> tuple[str, ...]:
-    scopes = {"model": cell.model, "host_to_labels": cell.host_to_labels}
-    return tuple(
-        f"unstable: {scope} varies by {stats.cov:.0%} (standard deviation over mean; limit "
-        f"{UNSTABLE_COV:.0%}); stop other programs or lock the clocks, and measure again"
-        for scope, stats in scopes.items()
-        if stats is not None and stats.cov > UNSTABLE_COV
-    )
-
-
-def busy(load: float | None, cores: int) -> tuple[str, ...]:
-    """A warning when other programs were running before the measurement, else nothing.
-
-    Args:
-        load: load average of the last minute, None where unknown.
-        cores: logical cores this process may use.
-    """
-    if load is None or load <= BUSY_LOAD_PER_CORE * cores:
-        return ()
-    return (
-        f"busy: the load average was {load} on {cores} cores before the measurement; stop other "
-        "programs and measure again",
-    )
-
-
-def labels_of(engine: Engine, frames: Sequence[Frames]) -> list[Frames]:
-    """The class maps of all batches, each a copy: engines reuse their output buffer."""
-    return [engine.run(batch).copy() for batch in frames]
-
-
-def with_agreement(cell: Cell, labels: Sequence[Frames], expected: Sequence[Frames]) -> Cell:
-    """The cell with the share of all pixels of all frames whose label is the reference's.
-
-    Args:
-        cell: the engine's figures.
-        labels: the engine's class maps.
-        expected: those of the reference, for the same frames.
-
-    Raises:
-        EngineMismatchError: the class maps differ in number or shape.
-    """
-    if [maps.shape for maps in labels] != [maps.shape for maps in expected]:
-        raise EngineMismatchError(
-            f"{cell.engine} gives class maps of {labels[0].shape}, the reference gives "
-            f"{expected[0].shape}; they are not engines of the same model and size"
-        )
-    pairs = zip(labels, expected, strict=True)
-    equal = sum(int(np.count_nonzero(ours == theirs)) for ours, theirs in pairs)
-    counts = np.bincount(np.concatenate([maps.ravel() for maps in expected]))
-    total = int(counts.sum())
-    share = float(counts.max()) / total
-    warning = (
-        f"weak agreement: one class holds {share:.0%} of the reference's pixels, so equal labels "
-        "say little",
-    )
-    return replace(
-        cell,
-        label_agreement=equal / total,
-        warnings=cell.warnings + (warning if share > ONE_CLASS_SHARE else ()),
-    )
-
-
 def run_suite(
     suite: Suite,
-    opener: Opener,
+    access: Access,
     on_note: Callable[[str], None],
     *,
     render: Callable[[Size, int], list[Frames]] | None = None,
 ) -> BenchRecord:
-    """Measure every engine at every size on this machine.
+    """Measure everything in a suite on this machine.
 
     Args:
         suite: what to measure.
-        opener: makes the engines.
+        access: how to get at it.
         on_note: gets one line per step.
         render: makes the input frames; default `render_frames`.
 
     Raises:
-        UsageError: the engines are of different models or run on different devices.
+        UsageError: the engines are of different models or run on different devices, or a peer
+            does not fit.
         EngineError: an engine cannot be opened.
     """
-    if not suite.engines or not suite.sizes:
-        raise UsageError("nothing to measure: name at least one --engine and one --size")
-    run = _Run(suite, opener, on_note)
-    for size in suite.sizes:
-        frames = (render or render_frames)(size, suite.batch)
-        for engine in suite.engines:
-            run.measure(engine, size, frames)
+    candidates = _possible(suite, access, on_note)
+    run = _Run(suite, access, on_note, render or render_frames, len(candidates))
+    # Before anything is measured: a wrong file must not cost what was measured until then.
+    run.check_peers()
+    if suite.interleave:
+        run.measure_in_turn(candidates)
+    else:
+        for candidate in candidates:
+            run.measure(candidate)
     return run.record()
+
+
+def _possible(suite: Suite, access: Access, on_note: Callable[[str], None]) -> list[Candidate]:
+    """The candidates, without precisions that only some of the engines have."""
+    found = []
+    for candidate in suite.candidates():
+        try:
+            if access.check is not None and candidate.peer is None:
+                access.check(candidate)
+        except UsageError as error:
+            if len(suite.precisions) == 1 or len(suite.engines) == 1:
+                raise
+            on_note(f"left out: {candidate} ({error})")
+            continue
+        found.append(candidate)
+    return found
+
+
+@dataclass(slots=True)
+class _Opened:
+    """A candidate ready to be measured."""
+
+    candidate: Candidate
+    engine: Engine
+    build_s: float
+    frames: list[Frames]
+    network: BareNetwork | None
 
 
 @dataclass(slots=True)
@@ -262,36 +114,69 @@ class _Run:
     """A suite under way: the cells so far and what they share."""
 
     suite: Suite
-    opener: Opener
+    access: Access
     on_note: Callable[[str], None]
+    render: Callable[[Size, int], list[Frames]]
+    total: int
     cells: list[Cell] = field(default_factory=list)
     device: DeviceInfo | None = None
     spec: EngineSpec | None = None
-    references: dict[Size, Labelled | None] = field(default_factory=dict)
+    obtained: str = ""
+    files: dict[str, PeerFile] = field(default_factory=dict)
+    frames: dict[tuple[Size, int], list[Frames]] = field(default_factory=dict)
+    references: dict[tuple[Size, int], Labelled | None] = field(default_factory=dict)
 
-    def measure(self, name: str, size: Size, frames: Sequence[Frames]) -> None:
-        """Add one cell."""
+    def check_peers(self) -> None:
+        """Read the peers' files, and see that they fit every size."""
+        for peer in self.suite.peers:
+            file = self.files[peer.name] = PeerFile(peer)
+            for size in self.suite.sizes:
+                file.network(size, self.suite.batches[0])
+
+    def measure(self, candidate: Candidate) -> None:
+        """Add one cell, measured alone."""
         suite = self.suite
-        step = f"[{len(self.cells) + 1}/{len(suite.engines) * len(suite.sizes)}]"
-        self.on_note(f"{step} {name} {size}: opening")
-        begin = time.perf_counter()
-        with contextlib.closing(self.opener(name, suite.precision, suite.device, size)) as engine:
-            build_s = time.perf_counter() - begin
-            self.device = device = self._device_of(engine)
-            self.on_note(
-                f"{step} {engine.backend} {engine.spec.precision} {size} on {device.name}: "
-                f"measuring, protocol {suite.protocol.name}"
+        with contextlib.ExitStack() as stack:
+            opened = self._open(candidate, stack, f"[{len(self.cells) + 1}/{self.total}]")
+            cell = (
+                bench_engine(
+                    opened.engine,
+                    suite.protocol,
+                    opened.frames,
+                    threads=suite.threads,
+                    cpu_time=suite.cpu_time,
+                    network=opened.network,
+                )
+                if candidate.streams == 1
+                else self._streamed(opened, stack)
             )
-            cell = bench_engine(
-                engine, suite.protocol, frames, threads=suite.threads, cpu_time=suite.cpu_time
-            )
-            self.device = machine.with_clocks(device)
-            warnings = cell.warnings + busy(device.details["load_average"], machine.usable_cores())
-            cell = replace(cell, build_s=round(build_s, 3), warnings=warnings)
-            self.cells.append(self._compared(cell, engine, frames))
+            self._add(opened, cell)
+
+    def measure_in_turn(self, candidates: Sequence[Candidate]) -> None:
+        """Add all cells, measured in turn with every engine open."""
+        suite = self.suite
+        with contextlib.ExitStack() as stack:
+            all_opened = [
+                self._open(candidate, stack, f"[{number}/{self.total}]")
+                for number, candidate in enumerate(candidates, start=1)
+            ]
+            firsts = [first_run_ms(opened.engine, opened.frames[0]) for opened in all_opened]
+            lanes = [
+                lanes_of(o.engine, o.frames, network=o.network, cpu_time=suite.cpu_time)
+                for o in all_opened
+            ]
+            flat = [(i, scope) for i, own in enumerate(lanes) for scope in own]
+            self.on_note(f"measuring {len(flat)} scopes in turn, protocol {suite.protocol.name}")
+            turns = interleave([lanes[i][scope] for i, scope in flat], suite.protocol)
+            times: list[dict[Scope, Turns]] = [{} for _ in lanes]
+            for (i, scope), turn in zip(flat, turns, strict=True):
+                times[i][scope] = turn
+            for opened, first_ms, own in zip(all_opened, firsts, times, strict=True):
+                cell = cell_of(opened.engine, opened.frames[0], own, threads=suite.threads)
+                self._add(opened, replace(cell, first_run_ms=first_ms))
 
     def record(self) -> BenchRecord:
-        """What was measured; call it after `measure`."""
+        """What was measured; call it after measuring."""
         assert self.device is not None
         assert self.spec is not None
         return BenchRecord(
@@ -302,46 +187,148 @@ class _Run:
             model=self.spec.name,
             trained=self.spec.trained,
             cells=tuple(self.cells),
+            suite="peers" if self.suite.peers else "engines",
         )
 
-    def _device_of(self, engine: Engine) -> DeviceInfo:
+    def _open(self, candidate: Candidate, stack: contextlib.ExitStack, step: str) -> _Opened:
+        self.on_note(f"{step} {candidate}: opening")
+        begin = time.perf_counter()
+        engine = stack.enter_context(contextlib.closing(self._engine(candidate)))
+        build_s = time.perf_counter() - begin
+        self.device = self._device_of(candidate, engine)
+        key = (candidate.size, candidate.batch)
+        if key not in self.frames:
+            self.frames[key] = self.render(*key)
+        if not self.suite.interleave:
+            self.on_note(
+                f"{step} {engine.backend} {engine.spec.precision} {candidate.size} on "
+                f"{self.device.name}: measuring, protocol {self.suite.protocol.name}"
+            )
+        network = self._network(candidate, engine) if self.suite.peers else None
+        return _Opened(candidate, engine, round(build_s, 3), self.frames[key], network)
+
+    def _engine(self, candidate: Candidate) -> Engine:
+        if candidate.peer is None:
+            return self.access.opener(candidate)
+        file, threads = self.files[candidate.peer], self.suite.threads
+        return file.open(candidate.size, candidate.batch, candidate.device, threads)
+
+    def _network(self, candidate: Candidate, engine: Engine) -> BareNetwork | None:
+        """The same network without what the boundary adds, where ONNX Runtime runs it here."""
+        if engine.device != "cpu":
+            self.on_note(f"no network-only time for {candidate}: it is measured on the CPU alone")
+            return None
+        if candidate.peer is not None:
+            file = self.files[candidate.peer]
+            graph = file.graph(candidate.size, candidate.batch, whole=False)
+        else:
+            found = self._graph(candidate, engine, "logits8")
+            if found is None:
+                self.on_note(f"no network-only time for {candidate}: no ONNX ends at its logits")
+                return None
+            graph = found
+        return BareNetwork(graph, self.suite.threads)
+
+    def _graph(
+        self, candidate: Candidate, engine: Engine, stage: Literal["labels", "logits8"]
+    ) -> bytes | None:
+        if candidate.peer is not None:
+            return self.files[candidate.peer].graph(candidate.size, candidate.batch, whole=True)
+        graphs = self.access.graphs
+        return None if graphs is None else graphs(candidate, engine.spec.precision, stage)
+
+    def _streamed(self, opened: _Opened, stack: contextlib.ExitStack) -> Cell:
+        """The cell of several calls at the same time, on engines of their own."""
+        suite, candidate = self.suite, opened.candidate
+        first_ms = first_run_ms(opened.engine, opened.frames[0])
+        others = [
+            stack.enter_context(contextlib.closing(self._engine(candidate)))
+            for _ in range(candidate.streams - 1)
+        ]
+        times = measure_streams([opened.engine, *others], opened.frames, suite.protocol)
+        turns: dict[Scope, Turns] = {"host_to_labels": Turns(times.samples, ())}
+        cell = cell_of(opened.engine, opened.frames[0], turns, threads=suite.threads)
+        return replace(
+            cell,
+            streams=candidate.streams,
+            throughput_fps=times.calls_per_s * candidate.batch,
+            first_run_ms=first_ms,
+        )
+
+    def _add(self, opened: _Opened, cell: Cell) -> None:
+        """Keep a cell, with what is not a time of the engine alone."""
+        candidate, engine = opened.candidate, opened.engine
+        assert self.device is not None
+        load = self.device.details["load_average"]
+        self.device = machine.with_clocks(self.device)
+        cell = replace(
+            cell,
+            peer=candidate.peer,
+            build_s=opened.build_s,
+            warnings=(*cell.warnings, *busy(load, machine.usable_cores())),
+        )
+        if candidate.peer is None:
+            cell = self._compared(cell, opened)
+        if self.suite.per_layer and engine.device == "cpu":
+            graph = self._graph(candidate, engine, "labels")
+            if graph is not None:
+                layers = layer_times(graph, opened.frames, threads=self.suite.threads)
+                cell = replace(cell, layers=layers)
+        if self.access.film is not None and (candidate.batch, candidate.streams) == (1, 1):
+            self.on_note(f"{candidate}: end to end")
+            film = self.access.film(engine)
+            cell = replace(cell, end_to_end=film, warnings=(*cell.warnings, *film.warnings()))
+        self.cells.append(cell)
+
+    def _device_of(self, candidate: Candidate, engine: Engine) -> DeviceInfo:
         """The device of the record, which all cells have to share, as they do the model."""
-        if self.device is None or self.spec is None:
+        if self.device is None:
+            self.device = machine.detect([engine.backend], engine.device)
+            self.obtained = engine.device
+        if candidate.peer is None and self.spec is None:
             self.spec = engine.spec
-            return machine.detect([engine.backend], engine.device)
-        now_on = (engine.spec.name, engine.spec.trained, engine.device)
-        before = (self.spec.name, self.spec.trained, self.cells[-1].device)
+        ours = engine.spec if candidate.peer is None else self.spec
+        assert ours is not None
+        assert self.spec is not None
+        now_on = (ours.name, ours.trained, engine.device)
+        before = (self.spec.name, self.spec.trained, self.obtained)
         if now_on != before:
             raise UsageError(
                 "a record holds one model on one device: (model, trained, device) is "
-                f"{now_on} for {engine.backend} and {before} for {self.cells[-1].engine}. "
+                f"{now_on} for {engine.backend} and {before} for what came before. "
                 "Measure them in two runs, or name --device"
             )
         runtimes = {**self.device.runtimes, **machine.versions([engine.backend])}
         return replace(self.device, runtimes=runtimes)
 
-    def _compared(self, cell: Cell, engine: Engine, frames: Sequence[Frames]) -> Cell:
+    def _compared(self, cell: Cell, opened: _Opened) -> Cell:
         """The cell with its label agreement, where there is a reference of the same weights."""
         if (cell.engine, cell.precision, cell.device) == (reference_backend(), "fp32", "cpu"):
             return cell
-        if cell.size not in self.references:
-            self.references[cell.size] = self._reference(cell.size, frames)
-        reference = self.references[cell.size]
+        key = (cell.size, cell.batch)
+        if key not in self.references:
+            self.references[key] = self._reference(opened)
+        reference = self.references[key]
         if reference is None:
             return cell
         source, expected = reference
-        if source != engine.spec.source_sha256:
+        spec = opened.engine.spec
+        if source != spec.source_sha256:
             self.on_note(f"no label agreement for {cell.engine}: other weights than the reference")
             return cell
-        return with_agreement(cell, labels_of(engine, frames), expected)
+        labels = labels_of(opened.engine, opened.frames)
+        limits = self.access.limits
+        return with_agreement(cell, labels, expected, limits=limits, trained=spec.trained)
 
-    def _reference(self, size: Size, frames: Sequence[Frames]) -> Labelled | None:
-        name, precision, device = reference_backend(), "fp32", "cpu"
-        self.on_note(f"labels of the reference ({name} {precision} on {device}) at {size}")
+    def _reference(self, opened: _Opened) -> Labelled | None:
+        asked = replace(
+            opened.candidate, engine=reference_backend(), precision="fp32", device="cpu", streams=1
+        )
+        self.on_note(f"labels of the reference: {asked}")
         try:
-            opened = self.opener(name, precision, device, size)
+            engine = self.access.opener(asked)
         except (EngineError, UsageError) as error:
-            self.on_note(f"no label agreement at {size}: no reference engine ({error})")
+            self.on_note(f"no label agreement at {asked.size}: no reference engine ({error})")
             return None
-        with contextlib.closing(opened) as engine:
-            return engine.spec.source_sha256, labels_of(engine, frames)
+        with contextlib.closing(engine):
+            return engine.spec.source_sha256, labels_of(engine, opened.frames)

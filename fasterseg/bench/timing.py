@@ -6,14 +6,14 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from fasterseg.errors import EngineError
 from fasterseg.runtime.base import DeviceTimed
 
 _NS_PER_MS: Final = 1e6
-_NS_PER_S: Final = 1e9
-_DEVICE_WARMUP_CHUNK: Final = 10
+_MS_PER_S: Final = 1e3
+_DEVICE_CHUNK: Final = 10
 
 Clock = Callable[[], int]
 """A monotonic clock in nanoseconds."""
@@ -68,6 +68,99 @@ class Samples:
     cpu_ms: tuple[float, ...] = ()
 
 
+class Collected:
+    """Samples on their way to being enough."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self.spent_ms = 0.0
+        self._wall_ms: list[float] = []
+        self._cpu_ms: list[float] = []
+
+    def add(self, more: Samples) -> None:
+        """Take in later samples."""
+        self.runs += len(more.wall_ms)
+        self.spent_ms += math.fsum(more.wall_ms)
+        self._wall_ms += more.wall_ms
+        self._cpu_ms += more.cpu_ms
+
+    def satisfies(self, protocol: TimingProtocol) -> bool:
+        """Whether there are as many, over as much time, as the protocol wants."""
+        return self.runs >= protocol.min_runs and self.spent_ms >= protocol.min_s * _MS_PER_S
+
+    def samples(self) -> Samples:
+        """All of them, in order."""
+        return Samples(tuple(self._wall_ms), tuple(self._cpu_ms))
+
+
+class Lane(Protocol):
+    """Something that can be run and timed a few times, again and again."""
+
+    def take(self, runs: int) -> Samples:
+        """Run it so many times; one sample each."""
+        ...
+
+
+class CallLane:
+    """A call, timed by the host's clock.
+
+    Args:
+        run: what is timed. It gets the number of the run, counted from 0 over all takes, so that
+            it can change its input; it returns when the work is done.
+        prepare: called with the same number before each run, outside the timed part.
+        clock: wall clock.
+        cpu_clock: clock of the process's CPU time (`time.process_time_ns`), or None.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[int], object],
+        *,
+        prepare: Callable[[int], object] | None = None,
+        clock: Clock = time.perf_counter_ns,
+        cpu_clock: Clock | None = None,
+    ) -> None:
+        self._run = run
+        self._prepare = prepare
+        self._clock = clock
+        self._cpu_clock = cpu_clock
+        self._runs = 0
+
+    def take(self, runs: int) -> Samples:
+        """Run it so many times."""
+        taken = [self._once() for _ in range(runs)]
+        return Samples(
+            wall_ms=tuple(wall / _NS_PER_MS for wall, _ in taken),
+            cpu_ms=tuple(cpu / _NS_PER_MS for _, cpu in taken) if self._cpu_clock else (),
+        )
+
+    def _once(self) -> tuple[int, int]:
+        if self._prepare is not None:
+            self._prepare(self._runs)
+        cpu_begin = self._cpu_clock() if self._cpu_clock else 0
+        begin = self._clock()
+        self._run(self._runs)
+        wall = self._clock() - begin
+        self._runs += 1
+        return wall, (self._cpu_clock() - cpu_begin if self._cpu_clock else 0)
+
+
+class DeviceLane:
+    """An engine, timed by its device's own clock, without copies to or from the host."""
+
+    def __init__(self, engine: DeviceTimed) -> None:
+        self._engine = engine
+
+    def take(self, runs: int) -> Samples:
+        """Run it so many times.
+
+        Raises:
+            EngineError: the engine gave another number of times than runs, or one that is not
+                above zero.
+        """
+        return Samples(tuple(_device_samples(self._engine, runs)))
+
+
 def measure(
     run: Callable[[int], object],
     protocol: TimingProtocol,
@@ -76,41 +169,30 @@ def measure(
     clock: Clock = time.perf_counter_ns,
     cpu_clock: Clock | None = None,
 ) -> Samples:
-    """Time a call by the host's clock.
+    """Time a call by the host's clock; arguments as of `CallLane`."""
+    lane = CallLane(run, prepare=prepare, clock=clock, cpu_clock=cpu_clock)
+    return measure_lane(lane, protocol)
+
+
+def measure_lane(
+    lane: Lane, protocol: TimingProtocol, *, warmup_chunk: int = 1, chunk: int = 1
+) -> Samples:
+    """Warm a lane up and measure it, as the protocol says.
 
     Args:
-        run: what is timed. It gets the number of the iteration, counted from 0 through warm-up
-            and measurement, so that it can change its input; it returns when the work is done.
+        lane: what is timed.
         protocol: how much to run.
-        prepare: called with the same number before each run, outside the timed part.
-        clock: wall clock.
-        cpu_clock: clock of the process's CPU time (`time.process_time_ns`), or None.
+        warmup_chunk: runs taken at a time while warming up.
+        chunk: runs taken at a time while measuring.
     """
-    index = 0
-    spent_ns = 0
-
-    def once() -> tuple[int, int]:
-        nonlocal index
-        if prepare is not None:
-            prepare(index)
-        cpu_begin = cpu_clock() if cpu_clock else 0
-        begin = clock()
-        run(index)
-        wall = clock() - begin
-        index += 1
-        return wall, (cpu_clock() - cpu_begin if cpu_clock else 0)
-
-    while index < protocol.warmup_runs or spent_ns < protocol.warmup_s * _NS_PER_S:
-        spent_ns += once()[0]
-    taken: list[tuple[int, int]] = []
-    spent_ns = 0
-    while len(taken) < protocol.min_runs or spent_ns < protocol.min_s * _NS_PER_S:
-        taken.append(once())
-        spent_ns += taken[-1][0]
-    return Samples(
-        wall_ms=tuple(wall / _NS_PER_MS for wall, _ in taken),
-        cpu_ms=tuple(cpu / _NS_PER_MS for _, cpu in taken) if cpu_clock else (),
-    )
+    runs, spent_ms = 0, 0.0
+    while runs < protocol.warmup_runs or spent_ms < protocol.warmup_s * _MS_PER_S:
+        spent_ms += math.fsum(lane.take(warmup_chunk).wall_ms)
+        runs += warmup_chunk
+    collected = Collected()
+    while not collected.satisfies(protocol):
+        collected.add(lane.take(chunk))
+    return collected.samples()
 
 
 def measure_device(engine: DeviceTimed, protocol: TimingProtocol) -> Samples:
@@ -124,15 +206,10 @@ def measure_device(engine: DeviceTimed, protocol: TimingProtocol) -> Samples:
         EngineError: the engine gave another number of times than runs, or one that is not
             above zero.
     """
-    chunk = protocol.warmup_runs or _DEVICE_WARMUP_CHUNK
-    runs, spent_ms = 0, 0.0
-    while runs < protocol.warmup_runs or spent_ms < protocol.warmup_s * 1e3:
-        spent_ms += math.fsum(_device_samples(engine, chunk))
-        runs += chunk
-    taken: list[float] = []
-    while len(taken) < protocol.min_runs or math.fsum(taken) < protocol.min_s * 1e3:
-        taken += _device_samples(engine, protocol.min_runs)
-    return Samples(wall_ms=tuple(taken))
+    warmup_chunk = protocol.warmup_runs or _DEVICE_CHUNK
+    return measure_lane(
+        DeviceLane(engine), protocol, warmup_chunk=warmup_chunk, chunk=protocol.min_runs
+    )
 
 
 def _device_samples(engine: DeviceTimed, runs: int) -> list[float]:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fasterseg.cli.accuracy import accuracy, submission
+from fasterseg.cli.bench_records import compare, report
+from fasterseg.cli.calibration import CALIBRATE_EPILOG, calibrate
+from fasterseg.cli.ops import OPS_EPILOG, ops
 from fasterseg.cli.options import (
     EPILOG,
     DebugOption,
@@ -16,7 +19,6 @@ from fasterseg.cli.options import (
     LogFormat,
     LogFormatOption,
     ModelOption,
-    PrecisionOption,
     ThreadsOption,
     new_app,
     note,
@@ -25,12 +27,16 @@ from fasterseg.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from fasterseg.bench.engines import Opener, Suite
-    from fasterseg.bench.records import BenchRecord, Cell, CellRatio
+    from fasterseg.bench.cells import EndToEnd
+    from fasterseg.bench.records import BenchRecord
+    from fasterseg.bench.suite import Access, Candidate, Graphs, Suite
     from fasterseg.bench.timing import TimingProtocol
-    from fasterseg.types import LatencyStats, Size
+    from fasterseg.graph.signature import Stage
+    from fasterseg.runtime.base import Engine
+    from fasterseg.runtime.select import EngineRequest
+    from fasterseg.types import Precision
 
 DEFAULT_ENGINES = ("onnxruntime",)
 DEFAULT_SIZES = ("512x1024", "768x1536", "1024x2048")
@@ -46,7 +52,8 @@ EnginesOption = Annotated[
     typer.Option(
         "--engine",
         metavar="NAME",
-        help="A backend (onnxruntime, torch) or an engine file (.onnx); give it again for more. "
+        help="A backend (onnxruntime, tensorrt, tensorrt-rtx, torch) or an engine file (.onnx, "
+        ".engine); give it again for more. "
         f"Default: {', '.join(DEFAULT_ENGINES)}.",
     ),
 ]
@@ -59,7 +66,54 @@ SizesOption = Annotated[
         f"Default: {', '.join(DEFAULT_SIZES)}.",
     ),
 ]
-BatchOption = Annotated[int, typer.Option(min=1, metavar="N", help="Frames per call.")]
+BatchOption = Annotated[
+    str, typer.Option(metavar="N,...", help="Frames per call; several joined by commas.")
+]
+StreamsOption = Annotated[
+    str,
+    typer.Option(
+        metavar="N,...",
+        help="Calls at the same time, each on an engine of its own; several joined by commas.",
+    ),
+]
+PrecisionsOption = Annotated[
+    str,
+    typer.Option(
+        metavar="TYPE,...",
+        help="auto (fp32 on a CPU, fp16 on a GPU), fp32, fp16 or int8; several joined by commas.",
+    ),
+]
+PeersOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--peer",
+        metavar="FILE[:NAME]",
+        help="Another network's ONNX, a picture (N, 3, H, W) in and logits out; it is measured "
+        "behind the same boundary and as it is; give it again for more.",
+    ),
+]
+InterleaveOption = Annotated[
+    bool,
+    typer.Option(
+        "--interleave",
+        help="All engines and sizes open at once and run in turn: ratios hold on an unsteady "
+        "machine.",
+    ),
+]
+VideoOption = Annotated[
+    str | None,
+    typer.Option(metavar="VIDEO", help="Also end to end: this encoded video through each engine."),
+]
+VideoOutputOption = Annotated[
+    str, typer.Option(metavar="KIND", help="What --video writes: overlay, classmap or none.")
+]
+VideoLimitOption = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Frames of --video; default: all.")
+]
+PerLayerOption = Annotated[
+    bool,
+    typer.Option("--per-layer", help="Also the time of every operator (ONNX Runtime on the CPU)."),
+]
 ProtocolOption = Annotated[
     str,
     typer.Option(
@@ -87,8 +141,15 @@ def bench(
     engine: EnginesOption = None,
     model: ModelOption = "fasterseg-camvid",
     size: SizesOption = None,
-    precision: PrecisionOption = "auto",
-    batch: BatchOption = 1,
+    precision: PrecisionsOption = "auto",
+    batch: BatchOption = "1",
+    streams: StreamsOption = "1",
+    peer: PeersOption = None,
+    interleave: InterleaveOption = False,
+    video: VideoOption = None,
+    video_output: VideoOutputOption = "overlay",
+    video_limit: VideoLimitOption = None,
+    per_layer: PerLayerOption = False,
     threads: ThreadsOption = None,
     device: DeviceOption = "auto",
     protocol: ProtocolOption = "full",
@@ -98,51 +159,44 @@ def bench(
     log_format: LogFormatOption = LogFormat.TEXT,
     debug: DebugOption = False,
 ) -> None:
-    """Time engines: every --engine at every --size."""
+    """Time engines: every --engine, --precision and --peer at every --size."""
     if context.invoked_subcommand is not None:
         return
-    from fasterseg.bench.engines import Suite, run_suite
+    from fasterseg.bench.engines import run_suite
+    from fasterseg.bench.peers import Peer
+    from fasterseg.bench.suite import Suite
+    from fasterseg.cli.end_to_end import filming
     from fasterseg.types import Size
 
     suite = Suite(
         engines=tuple(engine or DEFAULT_ENGINES),
         sizes=tuple(Size.parse(text) for text in size or DEFAULT_SIZES),
-        batch=batch,
-        precision=precision,
+        batches=numbers("--batch", batch),
+        streams=numbers("--streams", streams),
+        precisions=tuple(name.strip() for name in precision.split(",")),
         device=device,
         threads=threads,
         protocol=protocol_named(protocol),
         cpu_time=cpu_time,
+        interleave=interleave,
+        peers=tuple(Peer.parse(text) for text in peer or ()),
+        per_layer=per_layer,
     )
-    record = run_suite(suite, engine_opener(model, suite, once(note)), note)
-    report(record, json)
+    film = filming(video, video_output, video_limit) if video is not None else None
+    record = run_suite(suite, access_to(model, suite, film), note)
+    show(record, json)
     if save:
         note(f"saved {record.save(RESULTS)}")
 
 
 app.command(epilog=EPILOG, short_help="Score an engine on a labelled data set.")(accuracy)
 app.command(epilog=EPILOG, short_help="Make files for the Cityscapes server.")(submission)
+app.command(epilog=OPS_EPILOG, short_help="Measure this device's latency table.")(ops)
+app.command(epilog=CALIBRATE_EPILOG, short_help="Fit and judge a latency table.")(calibrate)
 
 
-@app.command(epilog=EPILOG)
-def compare(
-    before: Annotated[Path, typer.Argument(metavar="A", help="Record (JSON) to compare with.")],
-    after: Annotated[Path, typer.Argument(metavar="B", help="Record of the same device.")],
-    log_format: LogFormatOption = LogFormat.TEXT,
-    debug: DebugOption = False,
-) -> None:
-    """Ratios of two records, B over A: below 1, B is faster.
-
-    Records of different devices, protocols or precisions are refused.
-    """
-    from fasterseg.bench.records import BenchRecord
-    from fasterseg.bench.records import compare as compare_records
-
-    old, new = BenchRecord.load(before), BenchRecord.load(after)
-    ratios = compare_records(old, new)
-    print(f"A: {old.model}, {old.commit}, {old.created}")
-    print(f"B: {new.model}, {new.commit}, {new.created}")
-    print("\n".join(columns(_RATIO_HEAD, [_ratio_row(ratio) for ratio in ratios])))
+app.command(epilog=EPILOG, no_args_is_help=True)(report)
+app.command(epilog=EPILOG)(compare)
 
 
 def run() -> None:
@@ -165,24 +219,68 @@ def protocol_named(name: str) -> TimingProtocol:
     return PROTOCOLS[name]
 
 
-def engine_opener(model: str, suite: Suite, on_note: Callable[[str], None]) -> Opener:
-    """What opens the engines of a suite: `runtime.select`, asked for one model."""
-    from fasterseg.runtime.base import Engine
-    from fasterseg.runtime.select import EngineRequest, open_engine
+def numbers(option: str, text: str) -> tuple[int, ...]:
+    """Read "1,4".
 
-    def open_one(engine: str, precision: str, device: str, size: Size) -> Engine:
-        request = EngineRequest(
-            model=model,
-            engine=engine,
-            precision=precision,
-            device=device,
-            size=size,
-            batch=suite.batch,
-            threads=suite.threads,
-        )
-        return open_engine(request, size, on_note)
+    Raises:
+        UsageError: something among them is no number from 1 up.
+    """
+    from fasterseg.errors import UsageError
 
-    return open_one
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise UsageError(f"{option} {text} is not a number from 1 up, or several as in 1,4")
+    return tuple(dict.fromkeys(map(int, parts)))
+
+
+def request_of(model: str, suite: Suite, candidate: Candidate) -> EngineRequest:
+    """What is asked of `runtime.select` for one thing to measure."""
+    from fasterseg.runtime.select import EngineRequest
+
+    return EngineRequest(
+        model=model,
+        engine=candidate.engine,
+        precision=candidate.precision,
+        device=candidate.device,
+        size=candidate.size,
+        batch=candidate.batch,
+        threads=suite.threads,
+    )
+
+
+def access_to(model: str, suite: Suite, film: Callable[[Engine], EndToEnd] | None) -> Access:
+    """How a suite gets at engines of one model."""
+    from fasterseg.bench.suite import Access
+    from fasterseg.deploy.parity import PIXEL_AGREEMENT
+    from fasterseg.runtime.select import check_request, open_engine
+
+    on_note = once(note)
+    return Access(
+        opener=lambda c: open_engine(request_of(model, suite, c), c.size, on_note),
+        check=lambda c: check_request(request_of(model, suite, c)),
+        graphs=graphs_of(model),
+        film=film,
+        limits=PIXEL_AGREEMENT,
+    )
+
+
+def graphs_of(model: str) -> Graphs:
+    """What gives the ONNX of a suite's engines, of those that ONNX Runtime runs."""
+    from fasterseg.graph.emit import EmitOptions
+    from fasterseg.runtime.model import resolve_model
+    from fasterseg.runtime.select import DEFAULT_BACKEND
+    from fasterseg.runtime.store import onnx_bytes
+
+    def graph(candidate: Candidate, precision: Precision, stage: Stage) -> bytes | None:
+        path = Path(candidate.engine if candidate.engine.endswith(".onnx") else model)
+        if path.suffix == ".onnx":
+            return path.read_bytes() if stage == "labels" else None
+        if candidate.engine not in ("auto", DEFAULT_BACKEND):
+            return None
+        options = EmitOptions(stage, precision, candidate.batch)
+        return onnx_bytes(resolve_model(model), candidate.size, options)
+
+    return graph
 
 
 def once(on_note: Callable[[str], None]) -> Callable[[str], None]:
@@ -197,8 +295,10 @@ def once(on_note: Callable[[str], None]) -> Callable[[str], None]:
     return pass_new
 
 
-def report(record: BenchRecord, json_target: str | None) -> None:
+def show(record: BenchRecord, json_target: str | None) -> None:
     """Table to stdout, unless the JSON goes there; warnings to stderr."""
+    from fasterseg.cli.bench_text import table
+
     lines = table(record)
     if json_target == "-":
         note("\n".join(lines))
@@ -206,104 +306,6 @@ def report(record: BenchRecord, json_target: str | None) -> None:
         print("\n".join(lines))
     for cell in record.cells:
         for warning in cell.warnings:
-            note(f"{cell.engine} {cell.precision} {cell.size}: {warning}", "warning")
+            note(f"{cell.title} {cell.size}: {warning}", "warning")
     if json_target is not None:
         write_json(json_target, record.to_json())
-
-
-_HEAD = (
-    "engine", "precision", "size", "batch", "threads", "tail", "model p50",
-    "host_to_labels p50", "p90", "p95", "p99", "cov", "fps", "agreement",
-)  # fmt: skip
-_RATIO_HEAD = (
-    "engine", "precision", "size", "batch",
-    "model A", "model B", "B/A", "host_to_labels A", "host_to_labels B", "B/A",
-)  # fmt: skip
-
-SCOPES = (
-    "model: the engine's own work on frames already in its input buffer, tail included, no copies "
-    "(device clock on a GPU). host_to_labels: uint8 frames in host memory to uint8 labels in host "
-    "memory, copies in. Decoding, resizing and drawing are in neither. Times in ms per call; "
-    "fps = 1000 x batch / host_to_labels p50. agreement: share of all pixels labelled as "
-    "the reference does (fp32 on the CPU, torch where it is installed, else onnxruntime); - for "
-    "the reference itself, or without it."
-)
-
-
-def table(record: BenchRecord) -> list[str]:
-    """The record as lines of text: device, cells, what the scopes mean."""
-    with_cpu = any(cell.host_to_labels_cpu for cell in record.cells)
-    head = [*_HEAD, "cpu p50"] if with_cpu else list(_HEAD)
-    protocol = record.protocol
-    warm_up = f"{protocol.warmup_s:g} s" if protocol.warmup_s else f"{protocol.warmup_runs} runs"
-    return [
-        f"{record.device.name} ({record.device.id}), {record.model}"
-        + ("" if record.trained else " (untrained weights: times hold, labels mean nothing)"),
-        f"protocol {protocol.name}: {warm_up} warm-up, then at least {protocol.min_runs} runs and "
-        f"{protocol.min_s:g} s",
-        "",
-        *columns(head, [_row(cell, with_cpu) for cell in record.cells]),
-        "",
-        SCOPES,
-    ]
-
-
-def _row(cell: Cell, with_cpu: bool) -> list[str]:
-    stats = cell.host_to_labels
-    agreement = "-" if cell.label_agreement is None else _floored_percent(cell.label_agreement)
-    row = [
-        cell.engine,
-        cell.precision,
-        str(cell.size),
-        str(cell.batch),
-        "default" if cell.threads is None else str(cell.threads),
-        cell.tail,
-        _ms(cell.model),
-        *(_number(ms) for ms in (stats.p50_ms, stats.p90_ms, stats.p95_ms, stats.p99_ms)),
-        f"{stats.cov:.3f}",
-        _number(cell.fps_host_to_labels),
-        agreement,
-    ]
-    return [*row, _ms(cell.host_to_labels_cpu)] if with_cpu else row
-
-
-def _ratio_row(ratio: CellRatio) -> list[str]:
-    old, new = ratio.before, ratio.after
-    return [
-        new.engine,
-        new.precision,
-        str(new.size),
-        str(new.batch),
-        _ms(old.model),
-        _ms(new.model),
-        "-" if ratio.model is None else f"{ratio.model:.3f}",
-        _ms(old.host_to_labels),
-        _ms(new.host_to_labels),
-        f"{ratio.host_to_labels:.3f}",
-    ]
-
-
-def _ms(stats: LatencyStats | None) -> str:
-    return "-" if stats is None else _number(stats.p50_ms)
-
-
-def _number(value: float) -> str:
-    """Four significant digits, without exponent."""
-    digits = 3 if value < 10 else 2 if value < 100 else 1 if value < 1000 else 0
-    return f"{value:.{digits}f}"
-
-
-def _floored_percent(share: float) -> str:
-    """Percent with three digits, rounded down: 100.000% means every pixel."""
-    import math
-
-    return f"{math.floor(share * 1e5) / 1e3:.3f}%"
-
-
-def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of left-aligned columns under a head."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (head, *rows)
-    ]

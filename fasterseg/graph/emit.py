@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.inliner import inline_local_functions
 
-import fasterseg
 from fasterseg.arch.operators import (
     OPERATORS,
     Concat,
@@ -40,10 +39,9 @@ from fasterseg.arch.plan import Plan
 from fasterseg.errors import UsageError
 from fasterseg.graph.functions import (
     DOMAIN,
-    IR_VERSION,
     PLUGIN_VERSION,
+    model_of,
     normalize_bgr,
-    opset_imports,
     upsample_argmax,
     zoomed_conv,
 )
@@ -113,7 +111,7 @@ def emit(
         raise UsageError(
             f"precision {options.precision} cannot be emitted; choose one of {', '.join(EMITTED)}"
         )
-    writer = _Writer(plan, options)
+    writer = Writer(plan, options)
     graph = writer.write(weights)
     if options.precision == "int8":
         if ranges is None:
@@ -123,15 +121,7 @@ def emit(
             )
         ranges.check(quantized_values(graph), weights_sha256(plan, weights))
         graph = quantize(graph, ranges, options.profile)
-    functions = list(writer.functions.values())
-    model = helper.make_model(
-        graph,
-        functions=functions,
-        opset_imports=opset_imports(local_functions=bool(functions)),
-        producer_name="fasterseg",
-        producer_version=fasterseg.__version__,
-        ir_version=IR_VERSION,
-    )
+    model = model_of(graph, writer.functions.values())
     if options.inline:
         model = inline_local_functions(model)
     for key, value in (metadata or {}).items():
@@ -141,7 +131,7 @@ def emit(
 
 
 @dataclass
-class _Writer:
+class Writer:
     """Collects nodes and initialisers of one graph."""
 
     plan: Plan
@@ -151,15 +141,8 @@ class _Writer:
     functions: dict[str, onnx.FunctionProto] = field(default_factory=dict)
 
     def write(self, weights: Weights) -> onnx.GraphProto:
-        folded = fold(self.plan, weights)
-        kind = np.float16 if self.options.precision == _HALF else np.float32
-        for name, (weight, bias) in folded.items():
-            self._array(f"{name}.weight", weight.astype(kind))
-            self._array(f"{name}.bias", bias.astype(kind))
-        values: dict[int, str] = {}
-        for node in self.plan.nodes:
-            inputs = [values[source] for source in node.inputs]
-            values[node.id] = self._operator(node.role, node.spec, inputs)
+        """The whole network between the ends of its stage."""
+        self.lay(weights)
         taken, given = signature(
             self.plan, self.options.stage, self.options.batch, self.options.dynamic
         )
@@ -170,6 +153,24 @@ class _Writer:
             outputs=[given],
             initializer=list(self.initializers.values()),
         )
+
+    def lay(self, weights: Weights, fed: Mapping[int, list[str]] | None = None) -> dict[int, str]:
+        """Write every node of the plan; returns the name of each one's output.
+
+        Args:
+            weights: of the plan.
+            fed: node -> values that it reads instead of the outputs of its inputs.
+        """
+        kind = np.float16 if self.options.precision == _HALF else np.float32
+        for name, (weight, bias) in fold(self.plan, weights).items():
+            self._array(f"{name}.weight", weight.astype(kind))
+            single = self._is_one_node(self.plan.by_role[name.rpartition(".")[0]].spec)
+            self._array(f"{name}.bias", bias.astype(np.float32 if single else kind))
+        values: dict[int, str] = {}
+        for node in self.plan.nodes:
+            inputs = (fed or {}).get(node.id) or [values[source] for source in node.inputs]
+            values[node.id] = self._operator(node.role, node.spec, inputs)
+        return values
 
     # --- values -------------------------------------------------------------------------------
 

@@ -6,10 +6,13 @@ therefore the specification of the operator.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import onnx
 from onnx import FunctionProto, TensorProto, helper
+
+import fasterseg
 
 DOMAIN: Final = "fasterseg"
 OPSET: Final = 18
@@ -21,6 +24,19 @@ def opset_imports(local_functions: bool = True) -> list[onnx.OperatorSetIdProto]
     """Operator sets of a model of ours."""
     standard = [helper.make_opsetid("", OPSET)]
     return [*standard, helper.make_opsetid(DOMAIN, 1)] if local_functions else standard
+
+
+def model_of(graph: onnx.GraphProto, functions: Iterable[FunctionProto]) -> onnx.ModelProto:
+    """A graph as a model that brings these functions with it."""
+    local = list(functions)
+    return helper.make_model(
+        graph,
+        functions=local,
+        opset_imports=opset_imports(local_functions=bool(local)),
+        producer_name="fasterseg",
+        producer_version=fasterseg.__version__,
+        ir_version=IR_VERSION,
+    )
 
 
 def _from_attribute(name: str, attribute: str, kind: str) -> onnx.NodeProto:
@@ -119,8 +135,9 @@ def zoomed_conv(convs: int, stride: int) -> FunctionProto:
     """Zoomed convolution (paper section 3.1.2): half the size, 3x3 convolutions, and back.
 
     Inputs are the map (N, C, H, W) and weight and bias of each convolution, batch norm folded;
-    with two there is a ReLU between them. Both resizes are bilinear with align_corners. Stride 2
-    stays at half the size. A ReLU ends it.
+    biases are float32, as our kernel adds them, and rounded to the map's type here. With two
+    convolutions there is a ReLU between them. Both resizes are bilinear with align_corners, stride 2
+    stays at half the size, and a ReLU ends it.
 
     Attributes of the node: `half_sizes`, the four sizes of the halved map, and with stride 1
     `out_sizes`, those of the output.
@@ -138,7 +155,8 @@ def zoomed_conv(convs: int, stride: int) -> FunctionProto:
         if n == 2:
             nodes.append(helper.make_node("Relu", [last], ["between"]))
             last = "between"
-        conv = ([last, f"weight{n}", f"bias{n}"], [f"conv{n}"])
+        nodes.append(helper.make_node("CastLike", [f"bias{n}", "x"], [f"shift{n}"]))
+        conv = ([last, f"weight{n}", f"shift{n}"], [f"conv{n}"])
         nodes.append(helper.make_node("Conv", *conv, kernel_shape=[3, 3], pads=[1] * 4))
         last = f"conv{n}"
     if stride == 1:

@@ -171,3 +171,29 @@ def test_a_place_that_cannot_be_written_is_an_error_with_a_remedy(tmp_path: Path
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot"):
         plots.curves(tmp_path / "file" / "a.png", RECORDS, "")
+
+
+HUNDRED = tuple(float(n) for n in range(101))
+
+
+@pytest.mark.parametrize(
+    ("draw", "arguments", "shown"),
+    [
+        ("strips", ({"512x1024": {"fast": HUNDRED, "slow": HUNDRED}}, "ms"), ["fast", "slow"]),
+        ("lines", ({"fast": {"512x1024": 9.0, "1024x2048": 2.0}}, "FPS"), ["1024x2048", "fast"]),
+        ("scatter", ([("one", 10.0, 49.0), ("two", 40.0, 50.0)], "ms", "mIoU"), ["one", "two"]),
+        ("bars", ({"row": {"decode": 1.0, "engine": 2.0}}, "ms"), ["row", "decode", "engine"]),
+    ],
+)
+def test_drawings_for_pages_show_their_names_in_the_pages_ink(
+    draw: str, arguments: tuple[Any, ...], shown: list[str]
+) -> None:
+    before = dict(mpl.rcParams)
+    svg = getattr(plots, draw)(*arguments)
+    assert svg == getattr(plots, draw)(*arguments)
+    assert svg.startswith("<svg")
+    assert "currentColor" in svg
+    assert plots.INK not in svg
+    assert "<metadata>" not in svg
+    assert all(f">{text}</text>" in svg for text in shown)
+    assert dict(mpl.rcParams) == before

@@ -286,3 +286,43 @@ def test_the_committed_table_is_the_original_one_converted(
     table = LatencyTable.load(target)
     assert sorted(table.rows.values()) == sorted(original.values())
     assert table[OpSpec("conv", 3, 32, 2, 1024, 2048)] == 0.33638016848034674
+
+
+def test_a_table_is_refused_for_what_it_was_not_measured_with(table: LatencyTable) -> None:
+    ours = replace(table, conditions={"threads": None, "tail": "graph"})
+    own = {"backend": "tensorrt 5.1", "precision": "fp32", "size": FULL, "batch": 1}
+    ours.check("gtx1080ti-original", **own, threads=None, tail="graph")
+    for name, value in [
+        ("precision", "fp16"),
+        ("size", Size(512, 1024)),
+        ("backend", "onnxruntime"),
+        ("threads", 1),
+        ("tail", "native-avx2"),
+    ]:
+        with pytest.raises(UsageError, match=f"with {name} .* asked for {name} {value}"):
+            ours.check("gtx1080ti-original", **{**own, name: value})
+    with pytest.raises(UsageError, match="device gtx1080ti-original, and is asked for device h200"):
+        ours.check("h200", **own)
+
+
+def test_conditions_are_kept_in_the_file(table: LatencyTable, tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    written = replace(table, conditions={"threads": 2}, path=str(path))
+    path.write_text(json.dumps(written.to_json()), encoding="utf-8")
+    assert LatencyTable.load(path).conditions == {"threads": 2}
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-0.1"])
+def test_a_row_that_no_measurement_gives_is_refused(tmp_path: Path, value: str) -> None:
+    key = "conv/8x8x8/8/s1"
+    path = write_table(tmp_path / "table.json", rows={key: {"mean_ms": 12345.0}})
+    path.write_text(path.read_text(encoding="utf-8").replace("12345.0", value), encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"{key} is .* measure it again"):
+        LatencyTable.load(path)
+
+
+def test_a_table_that_was_cut_off_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    path.write_bytes(TABLE.read_bytes()[:5000])
+    with pytest.raises(ConfigError, match=r"cut off .* fasterseg-bench ops --table"):
+        LatencyTable.load(path)

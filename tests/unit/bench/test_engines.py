@@ -2,26 +2,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fasterseg.bench.engines import (
-    BoundEngine,
-    Frames,
-    Suite,
-    bench_engine,
-    busy,
-    labels_of,
-    run_suite,
-    with_agreement,
-)
+from fasterseg.bench.agreement import labels_of, with_agreement
+from fasterseg.bench.cells import EndToEnd
+from fasterseg.bench.engines import Frames, run_suite
+from fasterseg.bench.scopes import BoundEngine, bench_engine, busy
+from fasterseg.bench.suite import Access, Candidate, Suite
 from fasterseg.bench.timing import TimingProtocol
 from fasterseg.errors import DeviceUnavailableError, EngineMismatchError, UsageError
 from fasterseg.labels import CAMVID
 from fasterseg.runtime.base import EngineSpec
-from fasterseg.types import Precision, Size
+from fasterseg.types import LatencyStats, Precision, Size
 
 SIZE = Size(64, 96)
 SHORT = TimingProtocol("short", warmup_runs=1, min_runs=8)
@@ -243,9 +239,9 @@ class Opened:
         self.engines = engines
         self.asked: list[tuple[str, str, str, Size]] = []
 
-    def __call__(self, engine: str, precision: str, device: str, size: Size) -> FakeEngine:
-        self.asked.append((engine, precision, device, size))
-        found = self.engines[engine]
+    def __call__(self, asked: Candidate) -> FakeEngine:
+        self.asked.append((asked.engine, asked.precision, asked.device, asked.size))
+        found = self.engines[asked.engine]
         if isinstance(found, Exception):
             raise found
         found.closed = False
@@ -261,7 +257,7 @@ def test_suite_measures_every_engine_at_every_size_and_closes_them() -> None:
     notes: list[str] = []
     record = run_suite(
         suite("onnxruntime", "other", sizes=(SIZE, Size(32, 96))),
-        opener,
+        Access(opener),
         notes.append,
         render=lambda size, batch: batches(size, batch),
     )
@@ -287,18 +283,18 @@ def test_reference_is_opened_once_per_size() -> None:
         a=FakeEngine(backend="a"),
         b=FakeEngine(backend="b", precision="fp16"),
     )
-    run_suite(suite("a", "b"), opener, print, render=lambda s, n: batches(s, n))
+    run_suite(suite("a", "b"), Access(opener), print, render=lambda s, n: batches(s, n))
     assert opener.asked.count(("onnxruntime", "fp32", "cpu", SIZE)) == 1
 
 
 def test_no_agreement_without_a_reference_or_with_other_weights() -> None:
     notes: list[str] = []
     absent = Opened(onnxruntime=DeviceUnavailableError("gone"), a=FakeEngine(backend="a"))
-    record = run_suite(suite("a"), absent, notes.append, render=lambda s, n: batches(s, n))
+    record = run_suite(suite("a"), Access(absent), notes.append, render=lambda s, n: batches(s, n))
     assert record.cells[0].label_agreement is None
     assert any("gone" in line for line in notes)
     other = Opened(onnxruntime=FakeEngine(), a=FakeEngine(backend="a", source="xyz"))
-    record = run_suite(suite("a"), other, notes.append, render=lambda s, n: batches(s, n))
+    record = run_suite(suite("a"), Access(other), notes.append, render=lambda s, n: batches(s, n))
     assert record.cells[0].label_agreement is None
     assert any("other weights" in line for line in notes)
 
@@ -308,9 +304,146 @@ def test_record_of_two_models_is_refused() -> None:
     stranger.spec = replace(stranger.spec, name="stranger")
     opener = Opened(onnxruntime=FakeEngine(), b=stranger)
     with pytest.raises(UsageError, match="stranger"):
-        run_suite(suite("onnxruntime", "b"), opener, print, render=lambda s, n: batches(s, n))
+        run_suite(
+            suite("onnxruntime", "b"), Access(opener), print, render=lambda s, n: batches(s, n)
+        )
 
 
 def test_suite_of_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match="--engine"):
-        run_suite(suite(), Opened(), print)
+        run_suite(suite(), Access(Opened()), print)
+
+
+def run(asked: Suite, access: Access, notes: list[str] | None = None) -> list[Any]:
+    """The cells of a suite on fake frames."""
+    taken = notes if notes is not None else []
+    record = run_suite(asked, access, taken.append, render=lambda s, n: batches(s, n))
+    return list(record.cells)
+
+
+def test_precisions_batches_and_sizes_are_all_measured() -> None:
+    asked = Suite(
+        engines=("a",),
+        sizes=(SIZE, Size(32, 96)),
+        batches=(1, 2),
+        precisions=("fp32", "int8"),
+        protocol=SHORT,
+    )
+    found = [(str(c.size), c.batch, c.precision) for c in asked.candidates()]
+    assert found == [
+        (size, batch, precision)
+        for size in ("64x96", "32x96")
+        for batch in (1, 2)
+        for precision in ("fp32", "int8")
+    ]
+    cells = run(asked, Access(Opened(a=FakeEngine(), onnxruntime=FakeEngine())))
+    assert [(str(cell.size), cell.batch) for cell in cells] == [each[:2] for each in found]
+
+
+def test_an_engine_below_its_limit_is_called_wrong() -> None:
+    wrong, right = FakeEngine(backend="a", shift=1), FakeEngine(backend="b")
+    access = Access(Opened(onnxruntime=FakeEngine(), a=wrong, b=right), limits={"fp32": 0.9999})
+    first, second = run(suite("a", "b"), access)
+    assert (first.verdict, second.verdict) == ("wrong", "ok")
+    assert any(line.startswith("WRONG: 98.958%") for line in first.warnings)
+    assert not any("WRONG" in line for line in second.warnings)
+
+
+def test_labels_of_random_weights_are_judged_in_fp32_only() -> None:
+    cell = bench_engine(FakeEngine(precision="int8"), SHORT, batches())
+    maps, expected = (labels_of(FakeEngine(shift=shift), batches()) for shift in (48, 0))
+    assert with_agreement(cell, maps, expected, trained=True).verdict == "wrong"
+    untrained = with_agreement(cell, maps, expected, trained=False)
+    assert (untrained.verdict, untrained.label_agreement) == (None, 0.5)
+    single = replace(cell, precision="fp32")
+    assert with_agreement(single, maps, expected, trained=False).verdict == "wrong"
+
+
+def test_device_that_waits_for_the_host_is_warned_about() -> None:
+    engine = DeviceFake()
+    cell = bench_engine(engine, SHORT, batches(), clock=engine.clock)
+    assert any("bound by the host" in line for line in cell.warnings)
+    host = BoundFake()
+    cell = bench_engine(host, SHORT, batches(), clock=host.clock)
+    assert not any("bound by the host" in line for line in cell.warnings)
+
+
+def test_percentiles_of_every_scope_are_kept() -> None:
+    engine = BoundFake()
+    cell = bench_engine(engine, SHORT, batches(), clock=engine.clock)
+    assert set(cell.percentiles_ms) == {"host_to_labels", "model"}
+    assert len(cell.percentiles_ms["model"]) == 101
+    assert cell.rounds_ms == {}
+
+
+def test_interleaved_engines_have_as_many_rounds_each() -> None:
+    engines = {"a": FakeEngine(backend="a"), "b": BoundFake(), "onnxruntime": FakeEngine()}
+    engines["b"].backend = "b"
+    asked = replace(suite("a", "b", sizes=(SIZE, Size(32, 96))), interleave=True)
+    cells = run(asked, Access(Opened(**engines)))
+    assert len({len(cell.rounds_ms["host_to_labels"]) for cell in cells}) == 1
+    assert [set(cell.rounds_ms) for cell in cells[:2]] == [
+        {"host_to_labels"},
+        {"host_to_labels", "model"},
+    ]
+    assert all(engine.closed for engine in engines.values())
+    assert all(cell.first_run_ms is not None for cell in cells)
+
+
+def test_streams_run_on_engines_of_their_own() -> None:
+    made: list[FakeEngine] = []
+
+    def opener(asked: Candidate) -> FakeEngine:
+        made.append(FakeEngine())
+        return made[-1]
+
+    (cell,) = run(replace(suite("onnxruntime"), streams=(3,)), Access(opener))
+    assert len(made) == 3
+    assert all(engine.calls > 0 and engine.closed for engine in made)
+    assert (cell.streams, cell.model) == (3, None)
+    assert cell.fps_host_to_labels == cell.throughput_fps > 0
+
+
+def test_streams_and_turns_exclude_each_other() -> None:
+    asked = replace(suite("a"), streams=(1, 4), interleave=True)
+    with pytest.raises(UsageError, match="--streams"):
+        asked.candidates()
+
+
+def test_a_precision_that_only_some_engines_have_is_left_out_of_the_others() -> None:
+    def check(asked: Candidate) -> None:
+        if (asked.engine, asked.precision) == ("b", "int8"):
+            raise UsageError("b has no int8")
+
+    opener = Opened(a=FakeEngine(backend="a"), b=FakeEngine(backend="b"), onnxruntime=FakeEngine())
+    access = Access(opener, check=check)
+    notes: list[str] = []
+    asked = replace(suite("a", "b"), precisions=("fp32", "int8"))
+    assert len(run(asked, access, notes)) == 3
+    assert any("left out: b int8" in line for line in notes)
+    with pytest.raises(UsageError, match="no int8"):
+        run(replace(suite("b"), precisions=("int8",)), access)
+
+
+def film_of(bound_by: str) -> EndToEnd:
+    """A run of two stages."""
+    medians = {"decode": 9.0, "prepare": 1.0, "engine": 2.0, "finish": 1.0, "write": 1.0}
+    stages = {stage: LatencyStats.of([ms]) for stage, ms in medians.items()}
+    return EndToEnd("a.mp4", "64x96", "none", 5, 0.05, 100.0, stages, bound_by)
+
+
+def test_end_to_end_times_are_those_of_the_engine_and_warn_where_it_is_not_the_slowest() -> None:
+    filmed: list[str] = []
+
+    def film(engine: Any) -> EndToEnd:
+        assert not engine.closed
+        filmed.append(engine.backend)
+        return film_of("reader")
+
+    access = Access(Opened(onnxruntime=FakeEngine()), film=film)
+    (single, batched) = run(replace(suite("onnxruntime"), batches=(1, 2)), access)
+    assert filmed == ["onnxruntime"]
+    assert single.end_to_end == film_of("reader")
+    assert batched.end_to_end is None
+    assert any("reader (decode 9.00, prepare 1.00 ms a frame)" in w for w in single.warnings)
+    assert film_of("engine").warnings() == ()

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 import fasterseg
-from fasterseg.bench.records import BenchRecord, Cell, compare, current_commit, now
-from fasterseg.bench.timing import FULL, QUICK
+from fasterseg.bench.cells import Cell, EndToEnd, LayerTime
+from fasterseg.bench.records import BenchRecord, current_commit, now
+from fasterseg.bench.timing import FULL
 from fasterseg.errors import ConfigError, OutputError, UsageError
 from fasterseg.types import DeviceInfo, LatencyStats, Size
 
@@ -18,6 +19,8 @@ CELL_KEYS = {
     "engine", "precision", "device", "size", "batch", "tail", "threads",
     "model", "model_clock", "host_to_labels", "host_to_labels_cpu",
     "fps_model", "fps_host_to_labels", "cov_model", "cov_host_to_labels",
+    "network", "peer", "streams", "throughput_fps", "end_to_end", "verdict", "percentiles_ms",
+    "rounds_ms", "layers",
     "label_agreement", "peak_rss_mb", "build_s", "first_run_ms", "warnings",
 }  # fmt: skip
 STATS_KEYS = {"count", "mean_ms", "std_ms", "min_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms"}
@@ -161,49 +164,48 @@ def test_saving_where_a_file_is_in_the_way_says_so(tmp_path: Path) -> None:
         RECORD.save(tmp_path)
 
 
-def test_compare_gives_the_ratio_of_medians() -> None:
-    faster = replace(CELL, host_to_labels=LatencyStats.of([25.0]), model=LatencyStats.of([30.0]))
-    (ratio,) = compare(RECORD, replace(RECORD, cells=(faster,)))
-    assert ratio.host_to_labels == 0.5
-    assert ratio.model == 0.75
-
-
-def test_compare_pairs_the_same_measurement_only() -> None:
-    small = replace(CELL, size=Size(64, 64))
-    other_threads = replace(CELL, threads=None)
-    ratios = compare(
-        replace(RECORD, cells=(small, CELL)), replace(RECORD, cells=(CELL, other_threads))
+def test_everything_a_cell_may_hold_survives_json() -> None:
+    film = EndToEnd(
+        source="a.mp4",
+        source_size="720x1280",
+        output="overlay",
+        frames=9,
+        seconds=0.5,
+        fps=18.0,
+        stages={"decode": LatencyStats.of([3.0])},
+        bound_by="reader",
     )
-    assert [(r.before, r.after) for r in ratios] == [(CELL, CELL)]
+    cell = replace(
+        CELL,
+        peer="STDC1",
+        streams=4,
+        throughput_fps=99.5,
+        network=LatencyStats.of([30.0]),
+        verdict="wrong",
+        end_to_end=film,
+        percentiles_ms={"host_to_labels": tuple(float(i) for i in range(101))},
+        rounds_ms={"network": (1.0, 2.5)},
+        layers=(LayerTime("stem", "Conv", 0.25),),
+    )
+    again = BenchRecord.from_json(replace(RECORD, cells=(cell,)).to_json(), "x").cells[0]
+    assert again == replace(cell, host_to_labels=again.host_to_labels, model=again.model)
+    assert again.to_json() == cell.to_json()
 
 
-def test_compare_does_not_mix_clocks() -> None:
-    on_device = replace(RECORD, cells=(replace(CELL, model_clock="device"),))
-    assert compare(RECORD, on_device)[0].model is None
+def test_a_list_of_numbers_takes_one_line() -> None:
+    cell = replace(CELL, rounds_ms={"model": (1.0, -2.5, 1e-07)}, warnings=("a [1, 2] b",))
+    text = replace(RECORD, cells=(cell,)).to_json()
+    assert '"model": [ 1.0, -2.5, 0.0 ]' in text
+    assert json.loads(text)["cells"][0]["warnings"] == ["a [1, 2] b"]
 
 
-@pytest.mark.parametrize(
-    ("other", "field"),
-    [
-        (replace(RECORD, device=replace(RECORD.device, id="h200")), "device"),
-        (replace(RECORD, protocol=QUICK), "protocol"),
-        (replace(RECORD, protocol=replace(FULL, min_runs=100)), "protocol"),
-        (replace(RECORD, cells=(replace(CELL, precision="fp16"),)), "precision"),
-    ],
-)
-def test_compare_refuses_what_does_not_compare(other: BenchRecord, field: str) -> None:
-    with pytest.raises(UsageError, match=f"do not compare: {field} is"):
-        compare(RECORD, other)
-
-
-def test_compare_refuses_records_without_a_common_cell() -> None:
-    with pytest.raises(UsageError, match="no cell"):
-        compare(RECORD, replace(RECORD, cells=(replace(CELL, engine="torch"),)))
-
-
-def test_compare_refuses_cells_that_cannot_be_told_apart() -> None:
-    with pytest.raises(UsageError, match="told apart"):
-        compare(RECORD, replace(RECORD, cells=(CELL, CELL)))
+def test_records_written_before_are_read() -> None:
+    new = {
+        "network", "peer", "streams", "throughput_fps", "end_to_end", "verdict", "percentiles_ms",
+        "rounds_ms", "layers",
+    }  # fmt: skip
+    old = {key: value for key, value in CELL.to_json().items() if key not in new}
+    assert BenchRecord.from_json(changed(cells=[old]), "x").cells[0].streams == 1
 
 
 def test_commit_outside_a_checkout_is_the_version(tmp_path: Path) -> None:

@@ -10,14 +10,18 @@ from typing import Any
 import pytest
 
 from fasterseg.bench import engines
-from fasterseg.bench.engines import Frames, Suite
-from fasterseg.bench.records import BenchRecord, Cell
+from fasterseg.bench.cells import Cell
+from fasterseg.bench.engines import Frames
+from fasterseg.bench.peers import Peer
+from fasterseg.bench.records import BenchRecord
+from fasterseg.bench.suite import Access, Candidate, Suite
 from fasterseg.bench.timing import FULL, ROW, TimingProtocol
-from fasterseg.cli import bench
-from fasterseg.cli.options import exit_code_of
+from fasterseg.cli import bench, bench_text
+from fasterseg.cli.options import exit_code_of, note
+from fasterseg.errors import UsageError
 from fasterseg.runtime.base import Engine
 from fasterseg.types import DeviceInfo, LatencyStats, Size
-from tests.unit.bench.test_engines import BoundFake, FakeEngine, batches
+from tests.unit.bench.test_engines import BoundFake, FakeEngine, batches, film_of
 
 FAST = TimingProtocol("row", warmup_runs=1, min_runs=3)
 
@@ -51,23 +55,25 @@ class Bench:
         self.opened: list[tuple[str, str, str, Size]] = []
         self.suites: list[Suite] = []
         self.models: list[str] = []
-        monkeypatch.setattr(bench, "engine_opener", self._opener)
+        monkeypatch.setattr(bench, "access_to", self._access)
         monkeypatch.setattr(bench, "protocol_named", lambda name: FAST)
         monkeypatch.setattr(engines, "render_frames", self._render)
 
     def __call__(self, *arguments: str) -> int:
         return exit_code_of(bench.app, list(arguments))
 
-    def _opener(self, model: str, suite: Suite, on_note: Any) -> Any:
+    def _access(self, model: str, suite: Suite, film: Any) -> Access:
         self.models.append(model)
         self.suites.append(suite)
+        on_note = bench.once(note)
 
-        def open_one(engine: str, precision: str, device: str, size: Size) -> Engine:
-            self.opened.append((engine, precision, device, size))
+        def open_one(asked: Candidate) -> Engine:
+            self.opened.append((asked.engine, asked.precision, asked.device, asked.size))
             on_note("a note of the opener")
+            engine = asked.engine
             return BoundFake() if engine == "onnxruntime" else FakeEngine(backend=engine)
 
-        return open_one
+        return Access(open_one, film=film)
 
     @staticmethod
     def _render(size: Size, batch: int) -> list[Frames]:
@@ -95,19 +101,21 @@ def test_program_alone_measures_the_default_sizes(program: Bench) -> None:
 
 
 def test_options_reach_the_suite(program: Bench) -> None:
-    arguments = "--engine onnxruntime --engine pytest --size 64x96 --batch 2 --threads 1"
-    more = "--precision fp32 --device cpu --cpu-time --model student"
-    assert program(*arguments.split(), *more.split()) == 0
+    arguments = "--engine onnxruntime --engine pytest --size 64x96 --batch 2,1 --threads 1"
+    more = "--precision fp32,int8 --device cpu --cpu-time --model student --per-layer"
+    assert program(*arguments.split(), *more.split(), "--streams", "1, 2") == 0
     (suite,) = program.suites
     assert suite == Suite(
         engines=("onnxruntime", "pytest"),
         sizes=(Size(64, 96),),
-        batch=2,
-        precision="fp32",
+        batches=(2, 1),
+        streams=(1, 2),
+        precisions=("fp32", "int8"),
         device="cpu",
         threads=1,
         protocol=FAST,
         cpu_time=True,
+        per_layer=True,
     )
     assert program.models == ["student"]
 
@@ -172,9 +180,10 @@ def test_compare_prints_the_ratio(tmp_path: Path, capsys: pytest.CaptureFixture[
     paths = [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
     assert exit_code_of(bench.app, ["compare", *paths]) == 0
     *_, head, row = capsys.readouterr().out.splitlines()
-    assert head.split()[-1] == "B/A"
+    assert head.split()[-2:] == ["B/A", "(spread)"]
     assert row.split()[:4] == ["onnxruntime", "fp32", "512x1024", "1"]
-    assert row.split()[4:] == ["71.50", "71.50", "1.000", "80.00", "40.00", "0.500"]
+    assert row.split()[4:8] == ["71.50", "71.50", "1.000", "(1.000-1.000)"]
+    assert row.split()[8:] == ["80.00", "40.00", "0.500", "(0.500-0.500)"]
 
 
 def test_compare_of_two_devices_exits_with_2(
@@ -191,7 +200,7 @@ def test_compare_of_two_devices_exits_with_2(
 
 
 def test_table_shows_both_scopes_and_what_they_hold() -> None:
-    lines = bench.table(RECORD)
+    lines = bench_text.table(RECORD)
     text = "\n".join(lines)
     assert lines[0] == "Box (box-2c), tiny"
     assert "protocol full: 2 s warm-up, then at least 200 runs and 3 s" in text
@@ -212,43 +221,45 @@ def test_table_shows_both_scopes_and_what_they_hold() -> None:
 
 def test_table_shows_a_dash_for_an_unmeasured_model() -> None:
     record = replace(RECORD, cells=(replace(CELL, model=None, model_clock=None),))
-    head, row = bench.table(record)[3:5]
+    head, row = bench_text.table(record)[3:5]
     assert row[head.index("model p50") :].split()[0] == "-"
 
 
 def test_table_adds_cpu_time_where_it_was_measured() -> None:
     measured = replace(CELL, host_to_labels_cpu=LatencyStats.of([155.0]))
-    head, row = bench.table(replace(RECORD, cells=(measured,)))[3:5]
+    head, row = bench_text.table(replace(RECORD, cells=(measured,)))[3:5]
     assert row[head.index("cpu p50") :] == "155.0"
 
 
 def test_agreement_is_never_rounded_up() -> None:
     record = replace(RECORD, cells=(replace(CELL, label_agreement=0.9999999),))
-    assert "99.999%" in bench.table(record)[4]
+    assert "99.999%" in bench_text.table(record)[4]
     record = replace(RECORD, cells=(replace(CELL, label_agreement=1.0),))
-    assert "100.000%" in bench.table(record)[4]
+    assert "100.000%" in bench_text.table(record)[4]
 
 
 def test_table_says_when_weights_are_untrained() -> None:
-    assert "untrained" in bench.table(replace(RECORD, trained=False))[0]
+    assert "untrained" in bench_text.table(replace(RECORD, trained=False))[0]
 
 
 def test_warnings_are_printed_on_stderr(program: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    bench.report(replace(RECORD, cells=(replace(CELL, warnings=("unstable: x",)),)), None)
+    bench.show(replace(RECORD, cells=(replace(CELL, warnings=("unstable: x",)),)), None)
     out, err = capsys.readouterr()
     assert "unstable" not in out
     assert "warning: onnxruntime fp32 512x1024: unstable: x" in err
 
 
 def test_opener_asks_the_runtime_for_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fasterseg.deploy.parity import PIXEL_AGREEMENT
     from fasterseg.runtime import select
 
     asked: list[Any] = []
     monkeypatch.setattr(
         select, "open_engine", lambda request, size, on_note: asked.append((request, size))
     )
-    suite = Suite(engines=("torch",), sizes=(Size(64, 96),), batch=3, threads=2)
-    bench.engine_opener("student", suite, print)("torch", "fp32", "cpu", Size(64, 96))
+    suite = Suite(engines=("torch",), sizes=(Size(64, 96),), threads=2)
+    access = bench.access_to("student", suite, None)
+    access.opener(Candidate("torch", "fp32", "cpu", Size(64, 96), batch=3))
     expected = select.EngineRequest(
         model="student",
         engine="torch",
@@ -259,6 +270,137 @@ def test_opener_asks_the_runtime_for_one_model(monkeypatch: pytest.MonkeyPatch) 
         threads=2,
     )
     assert asked == [(expected, Size(64, 96))]
+    assert access.limits is PIXEL_AGREEMENT
+    assert access.check is not None
+    with pytest.raises(UsageError, match="int8"):
+        access.check(Candidate("torch", "int8", "cpu", Size(64, 96)))
+
+
+@pytest.mark.onnx
+def test_graphs_are_those_of_the_model_where_onnx_runtime_runs_it(tmp_path: Path) -> None:
+    graphs = bench.graphs_of("fasterseg-camvid")
+    wanted = Candidate("onnxruntime", "auto", "cpu", Size(64, 96))
+    logits = graphs(wanted, "fp32", "logits8")
+    assert logits is not None
+    assert b"logits8" in logits
+    assert graphs(replace(wanted, engine="torch"), "fp32", "labels") is None
+    file = tmp_path / "own.onnx"
+    file.write_bytes(b"content")
+    own = replace(wanted, engine=str(file))
+    assert graphs(own, "fp32", "labels") == b"content"
+    assert graphs(own, "fp32", "logits8") is None
+
+
+@pytest.mark.parametrize("text", ["0", "1,", "a", "1,-2", "1.5", ""])
+def test_lists_of_numbers_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--batch"):
+        bench.numbers("--batch", text)
+
+
+def test_peers_are_files_with_names(program: Bench) -> None:
+    arguments = ["--size", "64x96", "--interleave", "--peer", "absent.onnx:STDC1"]
+    assert program(*arguments) == 4
+    (suite,) = program.suites
+    assert suite.peers == (Peer("STDC1", Path("absent.onnx")),)
+    assert suite.interleave
+    assert program.opened == []
+    assert program("--peer", "net.pt") == 2
+
+
+def records(tmp_path: Path, *host_ms: float) -> list[str]:
+    """Files with a record each."""
+    paths = []
+    for number, ms in enumerate(host_ms):
+        cell = replace(
+            CELL, host_to_labels=LatencyStats.of([ms]), host_to_labels_cpu=LatencyStats.of([100.0])
+        )
+        path = tmp_path / f"{number}.json"
+        path.write_text(replace(RECORD, cells=(cell,)).to_json())
+        paths.append(str(path))
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ([], 0),
+        (["--max-regression", "30"], 0),
+        (["--max-regression", "20"], 6),
+        (["--max-regression", "0", "--by", "cpu"], 0),
+        (["--max-regression", "0", "--by", "gpu"], 2),
+        (["--max-regression", "-1"], 2),
+    ],
+)
+def test_compare_fails_beyond_the_regression_allowed(
+    tmp_path: Path, options: list[str], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = records(tmp_path, 80.0, 100.0)
+    assert exit_code_of(bench.app, ["compare", *paths, *options]) == code
+    out, err = capsys.readouterr()
+    assert ("512x1024 takes +25.0%" in err) == (code == 6)
+    assert ("cpu A" in out) == (code != 2)
+
+
+def test_truncated_record_is_an_error_that_names_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = records(tmp_path, 80.0, 80.0)
+    Path(second).write_text(Path(second).read_text()[:500])
+    assert exit_code_of(bench.app, ["compare", first, second]) == 2
+    assert "1.json is not JSON" in capsys.readouterr().err
+
+
+def test_report_writes_one_page_and_no_other_over_it(tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")
+    pytest.importorskip("matplotlib")
+    paths = records(tmp_path, 80.0, 100.0)
+    page = tmp_path / "report.html"
+    assert exit_code_of(bench.app, ["report", *paths, "-o", str(page)]) == 0
+    assert page.read_text().count("<h2>") == 2
+    assert exit_code_of(bench.app, ["report", *paths, "-o", str(page)]) == 2
+    assert exit_code_of(bench.app, ["report", paths[0], "-o", str(page), "--overwrite"]) == 0
+    assert page.read_text().count("<h2>") == 1
+
+
+def test_report_without_its_extra_names_the_install_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.delitem(sys.modules, "fasterseg.bench.report", raising=False)
+    paths = records(tmp_path, 80.0)
+    assert exit_code_of(bench.app, ["report", *paths, "-o", str(tmp_path / "r.html")]) == 4
+    assert "fasterseg[report]" in capsys.readouterr().err
+
+
+def test_readme_tables_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records(tmp_path, 80.0)
+    file = tmp_path / "README.md"
+    file.write_text("<!-- bench: 0.json -->\n<!-- /bench -->\n")
+    assert exit_code_of(bench.app, ["report", "--readme", str(file)]) == 0
+    assert "| onnxruntime fp32, CPU | 512x1024 |" in file.read_text()
+    assert exit_code_of(bench.app, ["report", "a.json", "--readme", str(file)]) == 2
+    assert exit_code_of(bench.app, ["report", "a.json"]) == 2
+
+
+def test_ratios_of_an_interleaved_run_come_with_their_spread() -> None:
+    ours = replace(CELL, rounds_ms={"host_to_labels": (1.0, 2.0, 4.0)})
+    peer = replace(ours, peer="STDC1", rounds_ms={"host_to_labels": (2.0, 5.0, 8.0)})
+    lines = bench_text.table(replace(RECORD, cells=(ours, peer)))
+    (row,) = [line for line in lines if line.startswith("STDC1 (onnxruntime fp32)")]
+    assert "2.000 (2.000 to 2.400)" in row
+    assert row.split()[-1] == "-"
+
+
+def test_wrong_engine_is_called_so_in_the_table() -> None:
+    wrong = replace(CELL, label_agreement=0.5, verdict="wrong")
+    assert "WRONG 50.000%" in bench_text.table(replace(RECORD, cells=(wrong,)))[4]
+
+
+def test_end_to_end_comes_with_its_stages() -> None:
+    lines = bench_text.table(replace(RECORD, cells=(replace(CELL, end_to_end=film_of("reader")),)))
+    head, row = (line.split() for line in lines[-3:-1])
+    assert head[-7:] == ["decode", "prepare", "engine", "finish", "write", "bound", "by"]
+    assert row[-6:] == ["9.000", "1.000", "2.000", "1.000", "1.000", "reader"]
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -1,0 +1,209 @@
+"""A latency table begun or gone on with: what is asked for, what is there, do they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, cast
+
+from fasterseg.arch.genotype import Genotype
+from fasterseg.arch.plan import plan
+from fasterseg.arch.space import Placed, SearchSpace, operators_of
+from fasterseg.bench import device as machine
+from fasterseg.bench.draw import draw
+from fasterseg.bench.records import current_commit
+from fasterseg.bench.snippets import SNIPPETS
+from fasterseg.bench.tables import STATISTICS, Statistic, TableFile, table_path
+from fasterseg.bench.timing import ROW
+from fasterseg.config import load_toml
+from fasterseg.errors import ConfigError, UnknownNameError, UsageError
+from fasterseg.registry import resolve, unknown
+from fasterseg.runtime.base import ENGINES
+from fasterseg.types import DeviceInfo, Precision, Size
+
+TAIL: Final = "graph"
+"""Where the row of the output does upsampling and argmax."""
+
+_PRECISIONS: Final = ("fp32", "fp16")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a table is to be of.
+
+    Attributes:
+        size: of the networks' frames.
+        backend: engine that will deploy.
+        precision: "auto" (fp32 on a CPU, fp16 on a GPU) or a precision.
+        device: "auto", "cpu" or "cuda".
+        threads: CPU threads of the engine; None: the runtime's default.
+        batch: frames per call.
+        statistic: which statistic prices are.
+        seed: of the networks drawn for the calibration.
+        path: the table's file; None: the place under `root` that device and settings give.
+        root: folder of tables.
+    """
+
+    size: Size
+    backend: str = "onnxruntime"
+    precision: str = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    batch: int = 1
+    statistic: str = "p50"
+    seed: int = 0
+    path: Path | None = None
+    root: Path = Path("benchmarks/tables")
+
+    def resolved(self) -> Request:
+        """The same with nothing left to "auto".
+
+        Raises:
+            UnknownNameError: the backend or statistic is not known.
+            UsageError: single operators are not written in the precision.
+            DeviceUnavailableError: the device is not there.
+            MissingExtraError: the backend's package is not installed.
+        """
+        if self.backend not in SNIPPETS:
+            raise UnknownNameError(unknown("engine for latency tables", self.backend, SNIPPETS))
+        if self.statistic not in STATISTICS:
+            raise UnknownNameError(unknown("statistic", self.statistic, list(STATISTICS)))
+        if self.precision not in ("auto", *_PRECISIONS):
+            raise UsageError(
+                f"latency tables are measured in {' or '.join(_PRECISIONS)} so far, not in "
+                f"{self.precision}"
+            )
+        device = resolve(ENGINES, "engine", self.backend).resolve_device(self.device)
+        chosen = "fp16" if device == "cuda" else "fp32"
+        precision = chosen if self.precision == "auto" else self.precision
+        return replace(self, device=device, precision=precision)
+
+    def detect(self) -> DeviceInfo:
+        """This machine, as the table describes it."""
+        return machine.detect([self.backend], self.device)
+
+    def path_on(self, device: DeviceInfo) -> Path:
+        """The table's file."""
+        return self.path or table_path(
+            self.root, device.id, self.backend, self.precision, self.size
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """What a table must have been measured with, for `LatencyTable.check`."""
+        return {
+            "backend": self.backend,
+            "precision": self.precision,
+            "size": self.size,
+            "batch": self.batch,
+            "device": self.device,
+            "threads": self.threads,
+        }
+
+
+def begin(request: Request, device: DeviceInfo, space: SearchSpace | None) -> TableFile:
+    """A table without rows, with the networks of its calibration drawn; not saved yet.
+
+    Args:
+        request: resolved.
+        device: this machine.
+        space: what the rows will be for; None for single networks, which need no calibration.
+
+    Raises:
+        UsageError: the size is too small, or the space too small for a draw.
+    """
+    networks = draw(space, request.size, request.seed).to_json() if space else None
+    return TableFile(
+        path=request.path_on(device),
+        device=device,
+        backend=request.backend,
+        precision=cast("Precision", request.precision),
+        size=request.size,
+        batch=request.batch,
+        protocol=ROW,
+        statistic=cast("Statistic", request.statistic),
+        granularity="inside",
+        conditions={"device": request.device, "threads": request.threads, "tail": TAIL},
+        space=space,
+        draw=networks,
+        commit=current_commit(),
+    )
+
+
+def check_continues(file: TableFile, device: DeviceInfo, request: Request) -> None:
+    """Refuse to add to a table rows that would not belong to it.
+
+    Args:
+        file: the table.
+        device: this machine.
+        request: resolved.
+
+    Raises:
+        UsageError: device, settings, or the version of the engine's runtime differ.
+    """
+    file.table().check(device.id, **request.settings())
+    old, new = (info.runtimes.get(file.backend) for info in (file.device, device))
+    if old != new:
+        raise UsageError(
+            f"{file.path} was measured with {file.backend} {old}, installed is {new}; rows of two "
+            "versions do not add up. Measure it anew: --overwrite"
+        )
+
+
+def request_of(file: TableFile) -> Request:
+    """What a table was begun with."""
+    return Request(
+        size=file.size,
+        backend=file.backend,
+        precision=file.precision,
+        device=str(file.conditions.get("device", "cpu")),
+        threads=file.conditions.get("threads"),
+        batch=file.batch,
+        statistic=file.statistic,
+        path=file.path,
+    )
+
+
+def wanted_by(
+    file: TableFile, space: SearchSpace | None, genotypes: Sequence[Genotype]
+) -> list[Placed]:
+    """The operators that a table is to hold.
+
+    Args:
+        file: the table; its own space where nothing else is asked for.
+        space: the space asked for, None if none was.
+        genotypes: networks asked for instead of a space.
+
+    Raises:
+        UsageError: another space than the table's: its drawn networks are of one.
+    """
+    if genotypes:
+        return operators_of(plan(genotype, file.size) for genotype in genotypes)
+    if space is not None and file.space is not None and space != file.space:
+        raise UsageError(
+            f"{file.path} is for another search space; give its own (or leave --space and "
+            "--classes out), or measure it anew: --overwrite"
+        )
+    chosen = file.space or space
+    if chosen is None:
+        raise UsageError(
+            f"{file.path} is for single networks; name them with --model, or give a --space"
+        )
+    return chosen.operators(file.size)
+
+
+def space_from(path: Path | None, classes: int | None) -> SearchSpace | None:
+    """The space that options ask for; None where they say nothing.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds no search space.
+    """
+    if path is None and classes is None:
+        return None
+    space = load_toml(path, SearchSpace) if path else SearchSpace()
+    if classes is None:
+        return space
+    try:
+        return replace(space, num_classes=classes)
+    except ConfigError as error:
+        raise ConfigError(f"--classes {classes}: {error}") from error

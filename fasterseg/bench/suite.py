@@ -1,0 +1,131 @@
+"""What a run of `fasterseg-bench` is to measure, and how it gets at it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from fasterseg.bench.cells import EndToEnd
+from fasterseg.bench.peers import BACKEND, Peer
+from fasterseg.bench.timing import FULL, TimingProtocol
+from fasterseg.errors import UsageError
+from fasterseg.runtime.base import Engine
+from fasterseg.types import Precision, Size
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One thing to measure: an engine as it is asked for.
+
+    Attributes:
+        engine: backend or engine file.
+        precision: "auto" or a precision.
+        device: "auto", "cpu" or "cuda".
+        size: height and width of the frames.
+        batch: frames per call.
+        streams: calls at the same time.
+        peer: name of a foreign network; None for the run's model.
+    """
+
+    engine: str
+    precision: str
+    device: str
+    size: Size
+    batch: int = 1
+    streams: int = 1
+    peer: str | None = None
+
+    def __str__(self) -> str:
+        name = f"{self.peer} ({self.engine})" if self.peer else f"{self.engine} {self.precision}"
+        more = f", batch {self.batch}" if self.batch > 1 else ""
+        return f"{name} {self.size}{more}" + (
+            f", {self.streams} streams" if self.streams > 1 else ""
+        )
+
+
+class Graphs(Protocol):
+    """Gives the ONNX of a candidate."""
+
+    def __call__(
+        self, candidate: Candidate, precision: Precision, stage: Literal["labels", "logits8"]
+    ) -> bytes | None:
+        """Its graph in the precision obtained, or None for what no ONNX Runtime runs."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a suite needs of code that `bench` does not see.
+
+    Attributes:
+        opener: makes a ready engine; the suite closes it.
+        graphs: ONNX of what is measured, for the network alone and for single operators.
+        check: raises UsageError for what no engine can be opened for, before any is.
+        film: runs an engine on an encoded video, end to end.
+        limits: precision -> share of the reference's labels below which an engine is wrong.
+    """
+
+    opener: Callable[[Candidate], Engine]
+    graphs: Graphs | None = None
+    check: Callable[[Candidate], object] | None = None
+    film: Callable[[Engine], EndToEnd] | None = None
+    limits: Mapping[Precision, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """What to measure: every engine in every precision, and every peer, at every size.
+
+    Attributes:
+        engines: backends or engine files.
+        sizes: heights and widths of the frames.
+        batches: numbers of frames per call.
+        streams: numbers of calls at the same time.
+        precisions: each "auto" or a precision.
+        device: "auto", "cpu" or "cuda".
+        threads: CPU threads asked for; None: the runtime's default.
+        protocol: how times are taken.
+        cpu_time: measure the process's CPU time as well.
+        interleave: all at once, in turns, so that ratios hold on an unsteady machine.
+        peers: foreign networks.
+        per_layer: time single operators as well, where the runtime tells.
+    """
+
+    engines: tuple[str, ...]
+    sizes: tuple[Size, ...]
+    batches: tuple[int, ...] = (1,)
+    streams: tuple[int, ...] = (1,)
+    precisions: tuple[str, ...] = ("auto",)
+    device: str = "auto"
+    threads: int | None = None
+    protocol: TimingProtocol = FULL
+    cpu_time: bool = False
+    interleave: bool = False
+    peers: tuple[Peer, ...] = ()
+    per_layer: bool = False
+
+    def candidates(self) -> list[Candidate]:
+        """All there is to measure, in order.
+
+        Raises:
+            UsageError: nothing, or what cannot be measured together.
+        """
+        if not self.engines or not self.sizes:
+            raise UsageError("nothing to measure: name at least one --engine and one --size")
+        if self.interleave and self.streams != (1,):
+            raise UsageError(
+                "--interleave runs one call at a time; measure --streams in a run of their own"
+            )
+        names = [peer.name for peer in self.peers]
+        if len(set(names)) != len(names):
+            raise UsageError(f"two peers have one name ({', '.join(names)}); say FILE:NAME")
+        found = []
+        for size in self.sizes:
+            for batch in self.batches:
+                for streams in self.streams:
+                    rest = (self.device, size, batch, streams)
+                    for engine in self.engines:
+                        found += [Candidate(engine, p, *rest) for p in self.precisions]
+                    found += [Candidate(BACKEND, "auto", *rest, name) for name in names]
+        return found
