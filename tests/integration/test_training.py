@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -109,7 +110,7 @@ def test_an_own_data_set_from_the_check_to_the_picture(folder: Path) -> None:
     assert 0 < score["miou"] <= 100
     picture = sorted((folder / "yard/images/val").iterdir())[0]
     program(folder, "infer", str(picture), "out.png", "--model", "mine")
-    made, source = cv2.imread(str(folder / "out.png")), cv2.imread(str(picture))
+    made, source = (np.asarray(cv2.imread(str(p))) for p in (folder / "out.png", picture))
     assert made.shape == source.shape
     assert (made != source).any()
 
