@@ -58,7 +58,7 @@ def test_the_record_is_of_this_model() -> None:
     tests = record()["test"]
     assert isinstance(tests, list)
     assert {row["source_sha256"] for row in tests} == {resolve_model(DEFAULT_MODEL).source_sha256}
-    assert {row["precision"] for row in tests} == {"fp32", "fp16"}
+    assert {row["precision"] for row in tests} == {"fp32", "fp16", "int8"}
     assert {row["images"] for row in tests} == {233}
 
 
