@@ -136,8 +136,8 @@ def zoomed_conv(convs: int, stride: int) -> FunctionProto:
 
     Inputs are the map (N, C, H, W) and weight and bias of each convolution, batch norm folded;
     biases are float32, as our kernel adds them, and rounded to the map's type here. With two
-    convolutions there is a ReLU between them. Both resizes are bilinear with align_corners, stride 2
-    stays at half the size, and a ReLU ends it.
+    convolutions there is a ReLU between them. Both resizes are bilinear with align_corners; stride
+    2 stays at half the size. A ReLU ends it.
 
     Attributes of the node: `half_sizes`, the four sizes of the halved map, and with stride 1
     `out_sizes`, those of the output.
