@@ -9,13 +9,11 @@ parameters and 36.3 G multiply-adds at 1024x2048.
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
 from typing import Final
 
 import onnx
-from layers import Map, Network
+from layers import Map, Network, hold_against_paper, write_file
 
 PAPER_PARAMETERS: Final = 5.7e6
 PAPER_MACS: Final = 36.3e9
@@ -104,27 +102,15 @@ def segmenter(size: tuple[int, int] = SEGMENTED_AT) -> tuple[Network, onnx.Model
 
 def check() -> None:
     """Hold the network against the paper."""
-    net, _ = segmenter()
-    for what, found, printed in (
-        ("parameters", net.parameters, PAPER_PARAMETERS),
-        ("multiply-adds", net.macs, PAPER_MACS),
-    ):
-        assert abs(found / printed - 1) <= 0.01, f"{what}: {found:.4g}, the paper {printed:.4g}"
+    hold_against_paper(segmenter()[0], PAPER_PARAMETERS, PAPER_MACS)
 
 
 def main() -> int:
     """Write the file."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("-o", "--output", type=Path, default=Path("ddrnet23slim.onnx"))
-    arguments = parser.parse_args()
     check()
-    net, model = segmenter()
-    onnx.save(model, arguments.output)
-    print(
-        f"{arguments.output}: DDRNet-23-slim, {net.parameters / 1e6:.2f} M parameters, "
-        f"{net.macs / 1e9:.2f} G multiply-adds at {SEGMENTED_AT[0]}x{SEGMENTED_AT[1]}"
+    return write_file(
+        __doc__ or "", "DDRNet-23-slim", "ddrnet23slim.onnx", SEGMENTED_AT, *segmenter()
     )
-    return 0
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ every runtime does; they are counted as the papers count them, two parameters a 
 
 from __future__ import annotations
 
+import argparse
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -214,3 +216,28 @@ class Network:
         out = self._map(op.lower(), x.channels, x if x.height > 1 else y)
         self._node(op, [x.name, y.name], out)
         return out
+
+
+def hold_against_paper(net: Network, parameters: float, macs: float) -> None:
+    """Assert that parameters and multiply-adds are those of the paper, within 1 %."""
+    for what, found, printed in (
+        ("parameters", net.parameters, parameters),
+        ("multiply-adds", net.macs, macs),
+    ):
+        assert abs(found / printed - 1) <= 0.01, f"{what}: {found:.4g}, the paper {printed:.4g}"
+
+
+def write_file(
+    about: str, title: str, default: str, counted_at: tuple[int, int], net: Network,
+    model: onnx.ModelProto,
+) -> int:  # fmt: skip
+    """The command of a peer: write its file where `-o` says, and tell its counts."""
+    parser = argparse.ArgumentParser(description=about.partition("\n")[0])
+    parser.add_argument("-o", "--output", type=Path, default=Path(default))
+    output = parser.parse_args().output
+    onnx.save(model, output)
+    print(
+        f"{output}: {title}, {net.parameters / 1e6:.2f} M parameters, "
+        f"{net.macs / 1e9:.2f} G multiply-adds at {counted_at[0]}x{counted_at[1]}"
+    )
+    return 0

@@ -10,13 +10,11 @@ is held against it.
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
 from typing import Final
 
 import onnx
-from layers import Map, Network
+from layers import Map, Network, hold_against_paper, write_file
 
 PAPER_PARAMETERS: Final = 8.44e6
 PAPER_MACS: Final = 813e6
@@ -93,27 +91,13 @@ def segmenter(size: tuple[int, int] = SEGMENTED_AT) -> tuple[Network, onnx.Model
 
 def check() -> None:
     """Hold the backbone against the paper."""
-    net = classifier()
-    for what, found, printed in (
-        ("parameters", net.parameters, PAPER_PARAMETERS),
-        ("multiply-adds", net.macs, PAPER_MACS),
-    ):
-        assert abs(found / printed - 1) <= 0.01, f"{what}: {found:.4g}, the paper {printed:.4g}"
+    hold_against_paper(classifier(), PAPER_PARAMETERS, PAPER_MACS)
 
 
 def main() -> int:
     """Write the file."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("-o", "--output", type=Path, default=Path("stdc1.onnx"))
-    arguments = parser.parse_args()
     check()
-    net, model = segmenter()
-    onnx.save(model, arguments.output)
-    print(
-        f"{arguments.output}: STDC1-Seg, {net.parameters / 1e6:.2f} M parameters, "
-        f"{net.macs / 1e9:.2f} G multiply-adds at {SEGMENTED_AT[0]}x{SEGMENTED_AT[1]}"
-    )
-    return 0
+    return write_file(__doc__ or "", "STDC1-Seg", "stdc1.onnx", SEGMENTED_AT, *segmenter())
 
 
 if __name__ == "__main__":

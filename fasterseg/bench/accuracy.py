@@ -163,17 +163,24 @@ class Accuracy:
             "dataset": self.dataset,
             "split": self.split,
             "images": self.images,
-            "model": self.spec.name,
-            "trained": self.spec.trained,
-            "source_sha256": self.spec.source_sha256,
-            "engine": self.backend,
-            "device": self.device,
-            "precision": self.spec.precision,
-            "size": str(self.spec.size),
+            **engine_facts(self.spec, self.backend, self.device),
             "fit": self.fit,
             "flip": self.flip,
             "protocol": self.protocol,
         }
+
+
+def engine_facts(spec: EngineSpec, backend: str, device: str) -> dict[str, Any]:
+    """What ran, as plain JSON values."""
+    return {
+        "model": spec.name,
+        "trained": spec.trained,
+        "source_sha256": spec.source_sha256,
+        "engine": backend,
+        "device": device,
+        "precision": spec.precision,
+        "size": str(spec.size),
+    }
 
 
 def percent(share: float) -> float:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fasterseg.bench.accuracy import MirrorAveraged
+from fasterseg.bench.accuracy import MirrorAveraged, engine_facts
 from fasterseg.cache import make_folder, write_atomic
 from fasterseg.datasets import DATASETS, Pair, Split
 from fasterseg.errors import OutputError, OutputExistsError, SourceError, UsageError
@@ -70,13 +70,7 @@ class Submission:
             "sha256": self.sha256,
             "split": self.split,
             "images": self.images,
-            "model": self.spec.name,
-            "trained": self.spec.trained,
-            "source_sha256": self.spec.source_sha256,
-            "engine": self.backend,
-            "device": self.device,
-            "precision": self.spec.precision,
-            "size": str(self.spec.size),
+            **engine_facts(self.spec, self.backend, self.device),
             "fit": self.fit,
             "flip": self.flip,
         }
