@@ -295,16 +295,17 @@ def strips(groups: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str) -> 
 
 @_inline
 def lines(series: Mapping[str, Mapping[str, float]], ylabel: str) -> Figure:
-    """Values over named steps, a line a series, on a logarithmic scale."""
+    """Values over named steps, a line a series, on a logarithmic scale, each with its figure."""
     figure = Figure(figsize=(8.6, 4.2), layout="constrained")
     axes = figure.add_subplot()
     steps = list(dict.fromkeys(step for values in series.values() for step in values))
     for name, values in series.items():
-        at = [steps.index(step) for step in values]
-        axes.plot(at, list(values.values()), marker="o", label=name)
+        points = [(steps.index(step), value) for step, value in values.items()]
+        axes.plot(*zip(*points, strict=True), marker="o", label=name)
+        for x, y in points:
+            axes.annotate(f"{y:.3g}", (x, y), xytext=(4, 5), textcoords="offset points", fontsize=8)
     axes.set_xticks(range(len(steps)), steps)
-    _logarithmic(axes, "y")
-    axes.set_ylabel(ylabel)
+    _logarithmic(axes, "y", ylabel)
     figure.legend(loc="outside right upper", frameon=False, labelcolor=INK)
     return figure
 
@@ -318,8 +319,7 @@ def scatter(points: Sequence[tuple[str, float, float]], xlabel: str, ylabel: str
         axes.plot([x], [y], marker="o", linestyle="", color=f"C{index % 10}", label=name)
         axes.annotate(name, (x, y), xytext=(6, 4), textcoords="offset points", fontsize=8)
     axes.margins(0.25)
-    _logarithmic(axes, "x")
-    axes.set_xlabel(xlabel)
+    _logarithmic(axes, "x", xlabel)
     axes.set_ylabel(ylabel)
     return figure
 
@@ -342,9 +342,9 @@ def bars(rows: Mapping[str, Mapping[str, float]], xlabel: str) -> Figure:
     return figure
 
 
-def _logarithmic(axes: Axes, which: Literal["x", "y"]) -> None:
+def _logarithmic(axes: Axes, which: Literal["x", "y"], label: str) -> None:
     axis = axes.xaxis if which == "x" else axes.yaxis
-    axes.set(**{f"{which}scale": "log"})
+    axes.set(**{f"{which}scale": "log", f"{which}label": f"{label}, logarithmic"})
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_locator(NullLocator())
