@@ -28,6 +28,7 @@ LAYERS: Final[tuple[tuple[str, ...], ...]] = (
     ("stream", "bench"),
     ("nn",),
     ("deploy", "search", "serve"),
+    ("retarget",),
     ("cli",),
     ("__main__",),
 )  # fmt: skip
@@ -53,11 +54,12 @@ IMPORTERS: Final[Mapping[str, tuple[str, ...]]] = {
         "preprocess", "overlay", "datasets.*", "streets.*", "stream.*", "bench.submission",
         "search.data", "search.augment",
     ),
-    "jinja2": ("bench.report", "search.report"),
+    "jinja2": ("bench.report", "retarget.report"),
     "matplotlib": ("plots",),
     "numpy": (
         "labels", "datasets.*", "preprocess", "metrics", "overlay", "plots", "streets.*", "graph.*",
-        "runtime.*", "stream.*", "bench.*", "nn.*", "deploy.*", "search.*", "serve.*", "cli.*",
+        "runtime.*", "stream.*", "bench.*", "nn.*", "deploy.*", "search.*", "serve.*", "retarget.*",
+        "cli.*",
     ),
     "onnx": ("graph.*", "deploy.export"),
     "onnxruntime": ("runtime.onnxrt",),

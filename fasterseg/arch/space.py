@@ -55,8 +55,8 @@ class SearchSpace:
         layers: cells of a path before any are pruned, at least 3.
         ops: candidates of every cell, in the order of the operator logits.
         widths: candidates for the channels between cells, in twelfths (4 to 12), ascending.
-        stem_width: width of the stem in twelfths.
-        head_width: width of merges and heads in twelfths.
+        stem_widths: candidates for the stem, in twelfths, ascending; the paper's student has 8.
+        head_widths: candidates for merges and heads, in twelfths, ascending.
         final_rates: the sets of branches a network may have, in branch order; a branch is named
             by the down-sampling rate of its last map.
         num_classes: classes of the head.
@@ -68,8 +68,8 @@ class SearchSpace:
     layers: int = 16
     ops: tuple[str, ...] = CANDIDATES
     widths: tuple[int, ...] = WIDTHS
-    stem_width: int = 8
-    head_width: int = 8
+    stem_widths: tuple[int, ...] = (8,)
+    head_widths: tuple[int, ...] = (8,)
     final_rates: tuple[tuple[Rate, ...], ...] = ((32, 16), (32, 8))
     num_classes: int = 19
 
@@ -77,22 +77,38 @@ class SearchSpace:
         if self.layers < MINIMUM_LAYERS:
             raise ConfigError(f"layers {self.layers} is below {MINIMUM_LAYERS}, one for each rate")
         check_ops(self.ops)
-        check_widths(self.widths)
+        for name in ("widths", "stem_widths", "head_widths"):
+            check_widths(getattr(self, name), name)
         rates = {rate for branches in self.final_rates for rate in branches}
         if not self.final_rates or () in self.final_rates or rates - {8, 16, 32}:
             raise ConfigError(
                 f"final_rates {self.final_rates} must list sets of branches such as (32, 16), "
                 "each branch ending at rate 8, 16 or 32"
             )
-        self.genotype((Branch(self.ops[:1], (8,), ()),))  # checks the remaining fields
+        self.genotype((Branch(self.ops[:1], (8,), ()),))  # checks the number of classes
 
-    def genotype(self, branches: tuple[Branch, ...], name: str = "searched") -> Genotype:
+    def genotype(
+        self,
+        branches: tuple[Branch, ...],
+        name: str = "searched",
+        *,
+        stem_width: int | None = None,
+        head_width: int | None = None,
+    ) -> Genotype:
         """The network of the space with these branches.
 
+        Args:
+            branches: in branch order.
+            name: the network's name.
+            stem_width: one of `stem_widths`; None: the narrowest.
+            head_width: one of `head_widths`; None: the narrowest.
+
         Raises:
-            ConfigError: stem width, head width or number of classes is out of range.
+            ConfigError: the number of classes is out of range.
         """
-        return Genotype(name, self.num_classes, self.stem_width, self.head_width, branches)
+        stem = self.stem_widths[0] if stem_width is None else stem_width
+        head = self.head_widths[0] if head_width is None else head_width
+        return Genotype(name, self.num_classes, stem, head, branches)
 
     def specs(self, size: Size) -> list[OpSpec]:
         """Every operator that a network of the space can hold at one input size.
@@ -122,12 +138,15 @@ class SearchSpace:
     def _covering(self, size: Size) -> Iterator[Genotype]:
         """Networks that hold every operator, pair of widths and map size between them."""
         eighth = self._eighth(size)
+        ends = list(product(self.stem_widths, self.head_widths))
         for op in self.ops:
             downs = list(self._downs(op, eighth))
             pairs = product(self.widths, repeat=2)
             for rates, down, pair in product(self.final_rates, downs, pairs):
                 for paths in (_LONG, _SHORT):
-                    yield self.genotype(tuple(_branch(paths[r], op, down, pair) for r in rates))
+                    branches = tuple(_branch(paths[r], op, down, pair) for r in rates)
+                    for stem, head in ends:
+                        yield self.genotype(branches, stem_width=stem, head_width=head)
 
     def _eighth(self, size: Size) -> Size:
         """Size of the maps at 1/8."""
@@ -176,16 +195,20 @@ def check_ops(ops: tuple[str, ...]) -> None:
         raise ConfigError(f"ops {list(ops)} needs at least one operator other than skip")
 
 
-def check_widths(widths: tuple[int, ...]) -> None:
+def check_widths(widths: tuple[int, ...], name: str = "widths") -> None:
     """Refuse width candidates that are none, out of range or not ascending.
+
+    Args:
+        widths: in twelfths.
+        name: of what they are candidates for, in messages.
 
     Raises:
         ConfigError: they are.
     """
     if not widths or list(widths) != sorted(set(widths)):
-        raise ConfigError(f"widths {list(widths)} must be ascending twelfths, such as 4, 8, 12")
+        raise ConfigError(f"{name} {list(widths)} must be ascending twelfths, such as 4, 8, 12")
     for width in widths:
-        check_width("width", width)
+        check_width(name.removesuffix("s"), width)
 
 
 def _branch(

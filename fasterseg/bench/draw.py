@@ -130,13 +130,23 @@ def _network(choose: random.Random, space: SearchSpace, size: Size) -> tuple[Gen
         most = choose.randint(3, space.layers)
         rates = choose.choice(space.final_rates)
         branches = tuple(_branch(choose, rate, ops, widths, most) for rate in rates)
-        genotype = space.genotype(branches, name="drawn")
+        genotype = space.genotype(
+            branches,
+            name="drawn",
+            stem_width=_one_of(choose, space.stem_widths),
+            head_width=_one_of(choose, space.head_widths),
+        )
         try:
             return genotype, plan(genotype, size).macs
         except UsageError as error:
             # A strided skip on an odd map; another network then.
             reason = str(error)
     raise UsageError(f"no network of this space can be planned at {size} (HxW): {reason}")
+
+
+def _one_of(choose: random.Random, widths: tuple[int, ...]) -> int:
+    """A width; where there is no choice, none is drawn: tables name networks by their seed."""
+    return widths[0] if len(widths) == 1 else choose.choice(widths)
 
 
 def _branch(

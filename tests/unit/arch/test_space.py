@@ -17,7 +17,7 @@ from fasterseg.types import Size
 from tests.shared import ROOT
 
 SIZES = ["1024x2048", "352x480", "360x480", "720x1280", "100x100", "64x64"]
-TEACHER = SearchSpace(widths=(12,), stem_width=12, head_width=12)
+TEACHER = SearchSpace(widths=(12,), stem_widths=(12,), head_widths=(12,))
 
 
 def has_odd_maps(size: Size) -> bool:
@@ -44,7 +44,9 @@ def random_branch(choose: random.Random, space: SearchSpace, rate: Rate, odd: bo
 def random_genotype(seed: int, space: SearchSpace, odd: bool) -> Genotype:
     choose = random.Random(seed)
     rates = choose.choice(space.final_rates)
-    return space.genotype(tuple(random_branch(choose, space, rate, odd) for rate in rates))
+    branches = tuple(random_branch(choose, space, rate, odd) for rate in rates)
+    stem, head = choose.choice(space.stem_widths), choose.choice(space.head_widths)
+    return space.genotype(branches, stem_width=stem, head_width=head)
 
 
 @pytest.mark.parametrize("text", SIZES)
@@ -53,10 +55,11 @@ def random_genotype(seed: int, space: SearchSpace, odd: bool) -> Genotype:
     [
         SearchSpace(),
         TEACHER,
-        SearchSpace(stem_width=5, head_width=7, widths=(4, 9), final_rates=((32,),)),
+        SearchSpace(stem_widths=(5,), head_widths=(7,), widths=(4, 9), final_rates=((32,),)),
+        SearchSpace(stem_widths=(4, 6), head_widths=(4, 8), widths=(4, 9)),
         SearchSpace(ops=("conv", "conv_2x_downup"), final_rates=((16,), (8, 16, 32))),
     ],
-    ids=["paper", "teacher", "other widths", "few choices"],
+    ids=["paper", "teacher", "other widths", "stems and heads", "few choices"],
 )
 def test_every_operator_of_every_network_of_the_space_is_listed(
     space: SearchSpace, text: str
@@ -121,8 +124,9 @@ def test_too_small_a_size_is_refused() -> None:
         ({"widths": ()}, "ascending"),
         ({"widths": (8, 4)}, "ascending"),
         ({"widths": (4, 13)}, "width 13"),
-        ({"stem_width": 3}, "stem_width 3"),
-        ({"head_width": 20}, "head_width 20"),
+        ({"stem_widths": (3,)}, "stem_width 3"),
+        ({"head_widths": (20,)}, "head_width 20"),
+        ({"head_widths": ()}, "head_widths .* ascending"),
         ({"num_classes": 0}, "num_classes 0"),
         ({"final_rates": ()}, "final_rates"),
         ({"final_rates": ((32,), ())}, "final_rates"),

@@ -19,7 +19,7 @@ from fasterseg.types import DeviceInfo, Size
 
 SIZE = Size(64, 128)
 SPACE = SearchSpace(
-    layers=4, ops=("conv", "skip"), widths=(4, 6), stem_width=4, head_width=4, num_classes=5
+    layers=4, ops=("conv", "skip"), widths=(4, 6), stem_widths=(4,), head_widths=(4,), num_classes=5
 )
 DEVICE = DeviceInfo("box-2c", "Box", "x86_64", None, None, "Linux", {"onnxruntime": "1.0"})
 OVERHEAD_NS = 1_000_000

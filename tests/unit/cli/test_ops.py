@@ -31,8 +31,8 @@ SPACE = """
 layers = 4
 ops = ["conv", "skip"]
 widths = [4, 6]
-stem_width = 4
-head_width = 4
+stem_widths = [4]
+head_widths = [4]
 num_classes = 5
 """
 GENOTYPE = Genotype("tiny", 5, 4, 4, (Branch(("conv", "conv_downup"), (8, 16), (4,)),))

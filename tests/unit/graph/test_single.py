@@ -20,7 +20,7 @@ from fasterseg.graph.weights import seeded_weights
 from fasterseg.types import Size
 
 SIZE = Size(64, 128)
-SPACE = SearchSpace(widths=(4, 6), stem_width=4, head_width=4)
+SPACE = SearchSpace(widths=(4, 6), stem_widths=(4,), head_widths=(4,))
 
 
 def one_of_each() -> list[Placed]:

@@ -260,7 +260,7 @@ def test_one_column_of_widths_means_the_widest_and_in_the_original_4_or_12() -> 
 
 def test_derived_genotype_has_the_branches_in_order_and_the_values_of_the_space() -> None:
     parameters = random_logits(5)
-    space = SearchSpace(stem_width=6, head_width=10, num_classes=11)
+    space = SearchSpace(stem_widths=(6,), head_widths=(10,), num_classes=11)
     genotype = derive_genotype(parameters, (32, 8), space, name="found")
     assert (genotype.name, genotype.num_classes) == ("found", 11)
     assert (genotype.stem_width, genotype.head_width) == (6, 10)
