@@ -7,20 +7,21 @@ can beat), and multiply-adds (what needs no table).
 
 from __future__ import annotations
 
-import contextlib
 import random
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fasterseg.arch.genotype import Genotype
 from fasterseg.arch.latency import Calibration
+from fasterseg.arch.operators import OpSpec, macs
 from fasterseg.arch.plan import plan
+from fasterseg.bench.doubles import as_singles
 from fasterseg.bench.draw import Draw
 from fasterseg.bench.fit import (
     Priced,
@@ -30,42 +31,22 @@ from fasterseg.bench.fit import (
     predict,
     quality,
 )
-from fasterseg.bench.interleave import Turns, interleave
-from fasterseg.bench.ops import Clocks, OnProgress, Progress, begin_run, times_of
+from fasterseg.bench.ops import Clocks, OnProgress, Progress, begin_run
 from fasterseg.bench.records import current_commit, now
 from fasterseg.bench.tables import GRANULARITIES, STATISTICS, Granularity, Statistic, TableFile
-from fasterseg.bench.timing import CallLane, TimingProtocol
-from fasterseg.errors import MissingLatencyError, UsageError
+from fasterseg.bench.timing import TimingProtocol
+from fasterseg.bench.whole import GROUP, NET, OpenNet, time_together
+from fasterseg.errors import MissingLatencyError, UnknownNameError
+from fasterseg.registry import unknown
+
+Price = Callable[[OpSpec], float]
+"""Operator -> what it costs, in any unit."""
 
 PASSES: Final = 2
 """Independent measurements of each network: one to judge by, one to know how well that repeats."""
 
-GROUP: Final = 4
-"""Networks that are open at once and timed in turn."""
-
-NET: Final = TimingProtocol("net", warmup_runs=1, min_runs=9, min_s=0.3)
-"""Whole networks: long runs, and each is measured again in another pass."""
-
 LARGEST_ERROR: Final = 0.10
 """A fit whose mean error on held-out networks is above this is not kept."""
-
-
-class Net(Protocol):
-    """A whole network ready to run on a bound batch; see `bench.scopes.BoundEngine`."""
-
-    tail: str
-
-    def bind(self, frames: NDArray[np.uint8]) -> None:
-        """Put one batch into the input buffer."""
-        ...
-
-    def run_bound(self) -> None:
-        """Frames in the input buffer to labels in the output buffer."""
-        ...
-
-    def close(self) -> None:
-        """Release it."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +60,7 @@ class _Visit:
 def measure_nets(
     file: TableFile,
     drawn: Draw,
-    open_net: Callable[[Genotype], Net],
+    open_net: OpenNet,
     frames: NDArray[np.uint8],
     on_progress: OnProgress,
     *,
@@ -107,21 +88,16 @@ def measure_nets(
         EngineError: one cannot be opened.
     """
     clocks = clocks or Clocks()
-
-    def open_lane(stack: contextlib.ExitStack, genotype: Genotype) -> CallLane:
-        net = stack.enter_context(contextlib.closing(open_net(genotype)))
-        _check_tail(file, net)
-        net.bind(frames)
-        return CallLane(lambda _: net.run_bound(), clock=clocks.wall, cpu_clock=clocks.cpu)
-
     groups = [group for number in range(PASSES) for group in _groups(file, drawn, number)]
     total = left = sum(map(len, groups))
     begin = clocks.wall()
     if groups:
         begin_run(file, "networks", protocol)
     for group in groups:
-        for visit, turn in zip(group, _take_turns(open_lane, group, protocol), strict=True):
-            file.nets.setdefault(visit.digest, []).append(times_of(turn.samples))
+        nets = [visit.genotype for visit in group]
+        times = time_together(file, nets, open_net, frames, protocol=protocol, clocks=clocks)
+        for visit, one in zip(group, times, strict=True):
+            file.nets.setdefault(visit.digest, []).append(one)
         file.save()
         left -= len(group)
         elapsed_s = (clocks.wall() - begin) / 1e9
@@ -141,30 +117,12 @@ def _groups(file: TableFile, drawn: Draw, number: int) -> list[list[_Visit]]:
     return [todo[start : start + GROUP] for start in range(0, len(todo), GROUP)]
 
 
-def _take_turns(
-    open_lane: Callable[[contextlib.ExitStack, Genotype], CallLane],
-    group: Sequence[_Visit],
-    protocol: TimingProtocol,
-) -> list[Turns]:
-    with contextlib.ExitStack() as stack:
-        lanes = [open_lane(stack, visit.genotype) for visit in group]
-        return interleave(lanes, protocol)
-
-
-def _check_tail(file: TableFile, net: Net) -> None:
-    tail = file.conditions.get("tail")
-    if net.tail != tail:
-        raise UsageError(
-            f"{file.path} has the last step timed where {tail} does it, and networks finish in "
-            f"{net.tail}; open them with --tail {tail}, or measure the table anew: --overwrite"
-        )
-
-
 def judge(file: TableFile, drawn: Draw) -> dict[str, Any]:
     """Fit on the calibration networks, judge on the held-out ones; the table keeps both.
 
-    The granularity is the one that predicts calibration networks best, each left out in turn;
-    the held-out ones have no say in it.
+    Beside it stand predictions from multiply-adds alone, and from the rows of single convolutions
+    (see `doubles`). The granularity is the one that predicts calibration networks best, each left
+    out in turn; the held-out ones have no say in it.
 
     Args:
         file: rows and both passes of all networks; `granularity`, `calibration` and `report`
@@ -186,6 +144,7 @@ def judge(file: TableFile, drawn: Draw) -> dict[str, Any]:
     chosen = judged[best, file.statistic]
     first, second = (_measured(file, drawn.held_out, number) for number in range(PASSES))
     constant = best_constant(_means(file, drawn.calibration))
+    singles = as_singles(file.times(best, file.statistic))
     report: dict[str, Any] = {
         "made": now(),
         "commit": current_commit(),
@@ -198,7 +157,8 @@ def judge(file: TableFile, drawn: Draw) -> dict[str, Any]:
         "fastest_ms": min(first),
         "range": round(max(first) / min(first), 3),
         "predictors": [entry.to_json() for entry in judged.values()],
-        "macs": _judge_macs(file, drawn),
+        "macs": _judge_prices(file, drawn, lambda spec: macs(spec) / 1e9),
+        "singles": _judge_prices(file, drawn, lambda spec: singles[spec.key()]),
         "constant": quality([constant] * len(first), first).to_json(),
         "repeat": quality(second, first).to_json(),
     }
@@ -209,6 +169,22 @@ def judge(file: TableFile, drawn: Draw) -> dict[str, Any]:
     file.calibration = None if report["refusal"] else chosen.calibration
     file.report = report
     return report
+
+
+def rejudge(file: TableFile, drawn: Draw, statistic: str) -> dict[str, Any]:
+    """`judge` a complete table by another statistic, which prices are from then on.
+
+    Every statistic of every run is stored, so nothing is measured. A table whose fit is not kept
+    should not be saved: it is better off with the statistic that it had.
+
+    Raises:
+        UnknownNameError: there is no such statistic.
+        MissingLatencyError: rows or networks are missing.
+    """
+    if statistic not in STATISTICS:
+        raise UnknownNameError(unknown("statistic", statistic, list(STATISTICS)))
+    file.statistic = statistic
+    return judge(file, drawn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,13 +249,14 @@ def _judge_rows(
     )
 
 
-def _judge_macs(file: TableFile, drawn: Draw) -> dict[str, Any]:
-    """The same fit to multiply-adds in place of rows."""
+def _judge_prices(file: TableFile, drawn: Draw, price: Price) -> dict[str, Any]:
+    """The same fit to other prices of operators than the rows, in whatever unit."""
 
     def priced(nets: Sequence[Genotype], measured: Sequence[float]) -> list[Priced]:
         plans = [plan(genotype, file.size) for genotype in nets]
         return [
-            Priced(p.macs / 1e9, len(p.nodes), ms) for p, ms in zip(plans, measured, strict=True)
+            Priced(sum(price(node.spec) for node in p.nodes), len(p.nodes), ms)
+            for p, ms in zip(plans, measured, strict=True)
         ]
 
     known = priced(drawn.calibration, _means(file, drawn.calibration))

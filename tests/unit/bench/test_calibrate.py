@@ -13,12 +13,13 @@ import pytest
 from fasterseg.arch.genotype import Genotype
 from fasterseg.arch.latency import LatencyTable
 from fasterseg.arch.plan import plan
-from fasterseg.bench.calibrate import GROUP, PASSES, judge, measure_nets
+from fasterseg.bench.calibrate import PASSES, judge, measure_nets, rejudge
 from fasterseg.bench.draw import Draw, draw
 from fasterseg.bench.ops import Progress, measure_rows
 from fasterseg.bench.tables import TableFile
 from fasterseg.bench.timing import TimingProtocol
-from fasterseg.errors import MissingLatencyError, UsageError
+from fasterseg.bench.whole import GROUP, time_together
+from fasterseg.errors import MissingLatencyError, UnknownNameError, UsageError
 from tests.unit.bench.table_fakes import SIZE, SPACE, Machine, Opened, ignore, new_table
 
 FAST = TimingProtocol("row", warmup_runs=1, min_runs=3)
@@ -119,6 +120,22 @@ def test_the_granularity_that_predicts_the_networks_of_the_fit_is_taken(file: Ta
     assert file.table().rows[key] == alone[key]
 
 
+def test_cells_and_single_convolutions_are_judged_side_by_side(tmp_path: Path) -> None:
+    space = replace(SPACE, ops=("conv", "conv_2x"))
+    drawn = draw(space, SIZE, 0, calibration=8, held_out=12)
+    file = replace(new_table(tmp_path / "t.json"), space=space, draw=drawn.to_json())
+    machine = Machine()
+    measure_rows(file, space.operators(SIZE), machine.open_graph, ignore, clocks=machine.clocks)
+    for key, row in file.rows.items():
+        # A cell of two convolutions is fused here: it takes no longer than one, whatever else.
+        double = key.startswith("conv_2x")
+        row["inside"] = {name: 0.1 if double else ms for name, ms in row["inside"].items()}
+    measure(file, Opened(Machine(), lambda genotype: linear(file, genotype)), drawn)
+    report = judge(file, drawn)
+    assert report["error"] < 0.002
+    assert report["singles"]["mean"] > 5 * report["error"]
+
+
 def test_a_fit_above_the_limit_is_not_kept_but_told(file: TableFile) -> None:
     chance = random.Random(0)
     due = {g.digest(): chance.uniform(0.1, 3) for g in (*DRAWN.calibration, *DRAWN.held_out)}
@@ -177,3 +194,45 @@ def test_noise_shows_in_the_repeat_baseline(file: TableFile) -> None:
     machine = Machine(noise=lambda run: chance.uniform(0.9, 1.1))
     measure(file, Opened(machine, lambda genotype: linear(file, genotype)))
     assert judge(file, DRAWN)["repeat"]["mean"] > 0.005
+
+
+def test_a_complete_table_is_judged_by_another_statistic_without_measuring(
+    file: TableFile,
+) -> None:
+    # On the fake machine CPU time is twice the wall time.
+    opened = Opened(Machine(), lambda genotype: linear(file, genotype))
+    measure(file, opened)
+    by_wall = judge(file, DRAWN)
+    price = file.table().price(plan(DRAWN.held_out[0], SIZE)).ms
+    runs, opens = len(file.runs), len(opened.digests)
+    report = rejudge(file, DRAWN, "cpu_min")
+    assert (file.statistic, report["statistic"]) == ("cpu_min", "cpu_min")
+    assert (len(file.runs), len(opened.digests)) == (runs, opens)
+    assert report["error"] < 0.01
+    assert report["slowest_ms"] == pytest.approx(2 * by_wall["slowest_ms"], rel=1e-3)
+    assert file.table().statistic == "cpu_min"
+    assert file.table().price(plan(DRAWN.held_out[0], SIZE)).ms == pytest.approx(
+        2 * price, rel=0.02
+    )
+    file.save()
+    assert TableFile.load(file.path) == file
+    assert rejudge(file, DRAWN, "p50")["error"] == by_wall["error"]
+
+
+def test_another_statistic_needs_a_complete_table_and_a_known_name(file: TableFile) -> None:
+    with pytest.raises(MissingLatencyError, match="20 of 20 networks"):
+        rejudge(file, DRAWN, "min")
+    with pytest.raises(UnknownNameError, match="cpu_p50"):
+        rejudge(file, DRAWN, "cpu_p5")
+
+
+def test_a_few_networks_are_timed_in_turn_and_closed(file: TableFile) -> None:
+    machine = Machine()
+    opened = Opened(machine, lambda genotype: linear(file, genotype))
+    nets = DRAWN.held_out[:3]
+    before = copy.deepcopy(file)
+    times = time_together(file, nets, opened, FRAMES, protocol=FAST, clocks=machine.clocks)
+    for genotype, one in zip(nets, times, strict=True):
+        assert one["p50_ms"] == pytest.approx(linear(file, genotype), abs=2e-4)
+        assert one["cpu_p50_ms"] == pytest.approx(2 * one["p50_ms"], abs=2e-4)
+    assert file == before

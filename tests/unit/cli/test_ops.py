@@ -231,6 +231,44 @@ def test_a_refused_fit_ends_with_the_performance_code(
     assert "the fit is not kept" in outcome.stderr
 
 
+def test_another_statistic_is_judged_without_measuring_and_on_any_machine(
+    program: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program("bench", "ops", *QUICK)
+    incomplete = program("bench", "calibrate", "--table", "t.json", "--statistic", "min")
+    assert incomplete.code == 2
+    assert "are not measured 2 times" in incomplete.stderr
+    program("bench", "calibrate", "--table", "t.json")
+    data = json.loads(Path("t.json").read_text(encoding="utf-8"))
+    data["device"]["id"] = "h200"
+    Path("t.json").write_text(json.dumps(data), encoding="utf-8")
+    monkeypatch.setattr(calibration, "LARGEST_ERROR", 9.0)
+    before = TableFile.load(Path("t.json"))
+    outcome = program("bench", "calibrate", "--table", "t.json", "--statistic", "cpu_min")
+    assert outcome.code == 0, outcome.stderr
+    assert "t.json prices by cpu_min (before: p50)" in outcome.stdout
+    assert "rows alone, cpu_min" in outcome.stdout
+    after = TableFile.load(Path("t.json"))
+    assert after.statistic == "cpu_min"
+    assert (after.rows, after.nets, after.runs) == (before.rows, before.nets, before.runs)
+    unknown = program("bench", "calibrate", "--table", "t.json", "--statistic", "mean")
+    assert unknown.code == 2
+    assert "cpu_p50" in unknown.stderr
+
+
+def test_a_statistic_that_predicts_worse_than_allowed_leaves_the_table_alone(
+    program: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program("bench", "ops", *QUICK)
+    program("bench", "calibrate", "--table", "t.json")
+    before = Path("t.json").read_bytes()
+    monkeypatch.setattr(calibration, "LARGEST_ERROR", -1.0)
+    outcome = program("bench", "calibrate", "--table", "t.json", "--statistic", "cpu_min")
+    assert outcome.code == 6
+    assert "t.json still prices by p50" in outcome.stderr
+    assert Path("t.json").read_bytes() == before
+
+
 def test_a_report_shows_what_is_not_known_as_a_dash() -> None:
     numbers = {"mean": 0.031, "p90": 0.055, "within_10": 0.97, "tau": None}
     predictor = {"granularity": "inside", "statistic": "p50", "raw": numbers, "calibrated": numbers}

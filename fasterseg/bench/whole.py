@@ -1,0 +1,106 @@
+"""Whole networks, opened as they are deployed and timed in turn."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fasterseg.arch.genotype import Genotype
+from fasterseg.bench import engines, snippets
+from fasterseg.bench.interleave import interleave
+from fasterseg.bench.ops import Clocks, times_of
+from fasterseg.bench.tables import TableFile, Times
+from fasterseg.bench.timing import CallLane, TimingProtocol
+from fasterseg.errors import UsageError
+from fasterseg.graph.emit import EmitOptions
+
+GROUP: Final = 4
+"""Networks that are open at once and timed in turn."""
+
+NET: Final = TimingProtocol("net", warmup_runs=1, min_runs=9, min_s=0.3)
+"""Whole networks: long runs, and each is measured again in another pass."""
+
+
+class Net(Protocol):
+    """A whole network ready to run on a bound batch; see `bench.scopes.BoundEngine`."""
+
+    tail: str
+
+    def bind(self, frames: NDArray[np.uint8]) -> None:
+        """Put one batch into the input buffer."""
+        ...
+
+    def run_bound(self) -> None:
+        """Frames in the input buffer to labels in the output buffer."""
+        ...
+
+    def close(self) -> None:
+        """Release it."""
+        ...
+
+
+OpenNet = Callable[[Genotype], Net]
+"""Opens a whole network as it would be deployed."""
+
+
+def deployed(file: TableFile) -> tuple[OpenNet, NDArray[np.uint8]]:
+    """What opens networks as the rows of a table were timed, and one batch for them."""
+    options = EmitOptions(precision=file.precision, batch=file.batch)
+    device, threads = file.conditions["device"], file.conditions["threads"]
+    opener = snippets.network_opener(file.backend, device, threads, file.size, options)
+    return opener, engines.render_frames(file.size, file.batch, 1)[0]
+
+
+def time_together(
+    file: TableFile,
+    nets: Sequence[Genotype],
+    open_net: OpenNet,
+    frames: NDArray[np.uint8],
+    *,
+    protocol: TimingProtocol = NET,
+    clocks: Clocks | None = None,
+) -> list[Times]:
+    """Open a few networks at once, time them in turn, and close them; the table is not changed.
+
+    Args:
+        file: says where networks have to finish.
+        nets: at most as many as fit into memory.
+        open_net: opens one in the table's backend, as it would be deployed.
+        frames: one batch, uint8, (N, H, W, 3), BGR.
+        protocol: how much to run of each.
+        clocks: what times are read from.
+
+    Returns:
+        Every statistic of each.
+
+    Raises:
+        UsageError: the networks finish elsewhere than the row of the output did.
+        EngineError: one cannot be opened.
+    """
+    clocks = clocks or Clocks()
+    with contextlib.ExitStack() as stack:
+        lanes = []
+        for genotype in nets:
+            net = stack.enter_context(contextlib.closing(open_net(genotype)))
+            _check_tail(file, net)
+            net.bind(frames)
+            run = _call(net)
+            lanes.append(CallLane(run, clock=clocks.wall, cpu_clock=clocks.cpu))
+        return [times_of(turns.samples) for turns in interleave(lanes, protocol)]
+
+
+def _call(net: Net) -> Callable[[int], None]:
+    return lambda _: net.run_bound()
+
+
+def _check_tail(file: TableFile, net: Net) -> None:
+    tail = file.conditions.get("tail")
+    if net.tail != tail:
+        raise UsageError(
+            f"{file.path} has the last step timed where {tail} does it, and networks finish in "
+            f"{net.tail}; open them with --tail {tail}, or measure the table anew: --overwrite"
+        )
