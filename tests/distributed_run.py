@@ -11,16 +11,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fasterseg.arch.genotype import Genotype
 from fasterseg.arch.plan import plan
+from fasterseg.arch.space import SearchSpace
 from fasterseg.config import from_mapping
 from fasterseg.datasets import DATASETS
 from fasterseg.graph.weights import seeded_weights
 from fasterseg.search.data import Samples
-from fasterseg.search.distributed import joined
+from fasterseg.search.distributed import Group, joined
+from fasterseg.search.learner import Learner
 from fasterseg.search.settings import TrainSettings
+from fasterseg.search.super_learner import SuperNetLearner
 from fasterseg.search.trainer import Trainer
 
 
@@ -28,24 +33,43 @@ def run(job: dict[str, Any]) -> None:
     """Train until a step; the leader writes `losses.json` and `weights.pt`."""
     torch.set_num_threads(1)
     settings = from_mapping(job["settings"], TrainSettings, "job")
-    genotype = Genotype.from_json(job["genotype"], "job")
     with joined("cpu") as group:
         samples = Samples(DATASETS["camvid"], Path(job["root"]), settings)
-        # Random norms: with zero biases flat areas lie on the kink of every ReLU, and the last bit
-        # of a sum decides about all of them.
-        start = seeded_weights(plan(genotype, settings.crop_size), seed=1)
-        trainer = Trainer(
-            settings, genotype, samples, Path(job["folder"]), group=group, start=start
-        )
+        subject = job["subject"]
+        learner = make_learner(subject, settings, samples.shares, group)
+        folder = Path(job["folder"])
+        trainer = Trainer(settings, subject, samples, folder, learner=learner, group=group)
         losses = record_losses(trainer)
         trainer.resume()
         trainer.run(stop=lambda: trainer.step >= job["until"])
         same = group.same([float(p.detach().sum()) for p in trainer.network.parameters()])
         if group.leads:
-            folder = Path(job["folder"])
             summary = {"losses": losses, "world": group.world, "same": same}
             (folder / "losses.json").write_text(json.dumps(summary))
             torch.save(trainer.average.state_dict(), folder / "weights.pt")
+
+
+def make_learner(
+    subject: dict[str, Any], settings: TrainSettings, shares: NDArray[np.float64], group: Group
+) -> Learner | SuperNetLearner:
+    """The learner of a genotype or of a space, with random norms.
+
+    With zero biases flat areas lie on the kink of every ReLU, and the last bit of a sum decides
+    about all of them.
+    """
+    if "genotype" in subject:
+        genotype = Genotype.from_json(subject["genotype"], "job")
+        start = seeded_weights(plan(genotype, settings.crop_size), seed=1)
+        return Learner.of(genotype, settings, shares, group=group, start=start)
+    space = from_mapping(subject["space"], SearchSpace, "job")
+    learner = SuperNetLearner(settings, space, shares, group=group)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in learner.network.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    learner.average.load_state_dict(learner.network.state_dict())
+    return learner
 
 
 def record_losses(trainer: Trainer) -> list[float]:
@@ -63,11 +87,14 @@ def record_losses(trainer: Trainer) -> list[float]:
     return losses
 
 
-def job(settings: TrainSettings, genotype: Genotype, root: Path, folder: Path) -> dict[str, Any]:
+def job(
+    settings: TrainSettings, trained: Genotype | SearchSpace, root: Path, folder: Path
+) -> dict[str, Any]:
     """What `run` takes, as JSON values."""
+    kind = "genotype" if isinstance(trained, Genotype) else "space"
     return {
         "settings": dataclasses.asdict(settings),
-        "genotype": genotype.to_json(),
+        "subject": {kind: dataclasses.asdict(trained)},
         "root": str(root),
         "folder": str(folder),
         "until": settings.steps,

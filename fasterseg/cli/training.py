@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import time
 from typing import TYPE_CHECKING, Any
+
+from fasterseg.cli.options import note
 
 if TYPE_CHECKING:
     from fasterseg.arch.genotype import Genotype
@@ -12,6 +15,7 @@ if TYPE_CHECKING:
     from fasterseg.graph.weights import Weights
     from fasterseg.nn.network import Network
     from fasterseg.search.distributed import Group
+    from fasterseg.search.journal import Progress
     from fasterseg.search.settings import TrainSettings
     from fasterseg.search.trainer import Trainer
 
@@ -33,15 +37,21 @@ def resolve_device(name: str) -> str:
     return TorchEngine.resolve_device(name)
 
 
-def genotype_of(settings: TrainSettings, num_classes: int) -> Genotype:
+def genotype_of(settings: TrainSettings, num_classes: int, arch: str | None = None) -> Genotype:
     """Architecture of the settings' role, with the data set's classes.
+
+    Args:
+        settings: of the training.
+        num_classes: of the data set.
+        arch: genotype file or model whose architecture takes the place of the settings'.
 
     Raises:
         UnknownNameError: no model of the name in the settings.
     """
     from fasterseg.runtime.model import resolve_model
 
-    model = resolve_model(settings.student if settings.role == "student" else settings.teacher)
+    named = settings.student if settings.role == "student" else settings.teacher
+    model = resolve_model(arch or named)
     return dataclasses.replace(model.genotype, num_classes=num_classes)
 
 
@@ -119,19 +129,22 @@ def publish(trainer: Trainer, spec: DatasetSpec) -> None:
     """
     import numpy as np
 
+    from fasterseg.nn.network import Network
     from fasterseg.nn.weights import to_arrays
     from fasterseg.runtime.model import Model, write_model
 
+    assert isinstance(trainer.average, Network), "only networks of a genotype become models"
+    genotype = trainer.average.plan.genotype
     arrays = to_arrays(trainer.average)
     served = {name: a for name, a in arrays.items() if not name.startswith("aux.")}
     model = Model(
         name=trainer.folder.resolve().name,
-        genotype=trainer.genotype,
+        genotype=genotype,
         labels=spec.labels,
         train_size=spec.native_size,
         weights=None,
         licence=f"see the terms of {spec.name}",
-        about=f"{trainer.genotype.name}, {_progress(trainer)} on {spec.name}",
+        about=f"{genotype.name}, {_progress(trainer)} on {spec.name}",
     )
     training = {
         "settings": trainer.settings.to_json(),
@@ -157,5 +170,37 @@ def _draw(trainer: Trainer, spec: DatasetSpec) -> None:
         return
     from fasterseg.plots import curves
 
-    title = f"{trainer.genotype.name} on {spec.name}: {_progress(trainer)}"
+    title = f"{trainer.subject['genotype']['name']} on {spec.name}: {_progress(trainer)}"
     curves(trainer.folder / "curves.png", records, title)
+
+
+class Stop:
+    """True after a time, or once the process was asked to end (Ctrl-C, SIGTERM)."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self._asked = False
+        self._end = None if minutes is None else time.monotonic() + 60 * minutes
+
+    def ask(self) -> None:
+        """Be true from now on."""
+        self._asked = True
+
+    def __call__(self) -> bool:
+        """Whether it is time."""
+        return self._asked or (self._end is not None and time.monotonic() >= self._end)
+
+
+def show_progress(progress: Progress) -> None:
+    """A line about how a training gets on."""
+    if progress.val_miou is not None:
+        note(f"step {progress.step}: val mIoU {100 * progress.val_miou:.2f} % (averaged weights)")
+        return
+    hours, seconds = divmod(int(progress.eta_s), 3600)
+    note(
+        f"step {progress.step}/{progress.steps}  loss {progress.loss:.4f}  lr {progress.lr:.2e}  "
+        f"{progress.images_per_s:.1f} images/s  {hours}:{seconds // 60:02d} h left"
+    )
+
+
+def silent(message: str) -> None:
+    """What the processes that do not lead have to say."""

@@ -1,9 +1,11 @@
-"""`Block` and `SlimmableBlock`: the only torch interpreters of an operator's steps."""
+"""`Block`, `SlimmableBlock`, `SharedBlock`: the only torch interpreters of an operator's steps."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, product
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from torch.nn import functional
 
 from fasterseg.arch.operators import (
     BATCH_NORM_EPSILON,
+    BATCH_NORM_LEAVES,
     Concat,
     Conv,
     Half,
@@ -22,8 +25,10 @@ from fasterseg.arch.operators import (
     Resize,
     Restore,
     Skip,
+    Stride,
     UpsampleArgmax,
     expand,
+    hidden_channels,
 )
 
 
@@ -77,30 +82,15 @@ class Block(nn.Module):
         Returns:
             (N, C_out, H, W) float map.
         """
-        maps = list(inputs)
-        height, width = inputs[-1].shape[-2:]
-        for layer in self.layers:
-            match layer.step:
-                case Conv():
-                    norm = layer.name.replace("conv", "bn")
-                    maps = [self.get_submodule(norm)(self.get_submodule(layer.name)(maps[0]))]
-                case Project():
-                    maps = [self.get_submodule(layer.name)(maps[0])]
-                case Relu():
-                    maps = [functional.relu(maps[0])]
-                case Half():
-                    maps = [resize(maps[0], height // 2, width // 2)]
-                case Restore():
-                    maps = [resize(maps[0], height, width)]
-                case Resize():
-                    maps[0] = resize(maps[0], height, width)
-                case Concat():
-                    maps = [torch.cat(maps, dim=1) if len(maps) > 1 else maps[0]]
-                case Skip():
-                    maps = [self._skip(layer, maps[0])]
-                case Normalize() | UpsampleArgmax():
-                    raise AssertionError(f"{layer.step} is not part of a block")
-        return maps[0]
+        return _apply(self.layers, inputs, self._weighted)
+
+    def _weighted(self, layer: Layer, x: Tensor) -> Tensor:
+        if isinstance(layer.step, Skip):
+            return self._skip(layer, x)
+        y: Tensor = self.get_submodule(layer.name)(x)
+        if isinstance(layer.step, Conv):
+            y = self.get_submodule(layer.name.replace("conv", "bn"))(y)
+        return y
 
     def _skip(self, layer: Layer, x: Tensor) -> Tensor:
         if layer.is_identity:
@@ -113,15 +103,34 @@ class Block(nn.Module):
         return functional.relu(self.get_submodule("bn")(x))
 
 
+def _apply(
+    layers: Iterable[Layer], inputs: Sequence[Tensor], weighted: Callable[[Layer, Tensor], Tensor]
+) -> Tensor:
+    """The steps of an operator, those that hold weights by a function."""
+    maps = list(inputs)
+    height, width = inputs[-1].shape[-2:]
+    for layer in layers:
+        match layer.step:
+            case Conv() | Project() | Skip():
+                maps = [weighted(layer, maps[0])]
+            case Relu():
+                maps = [functional.relu(maps[0])]
+            case Half():
+                maps = [resize(maps[0], height // 2, width // 2)]
+            case Restore():
+                maps = [resize(maps[0], height, width)]
+            case Resize():
+                maps[0] = resize(maps[0], height, width)
+            case Concat():
+                maps = [torch.cat(maps, dim=1) if len(maps) > 1 else maps[0]]
+            case Normalize() | UpsampleArgmax():
+                raise AssertionError(f"{layer.step} is not part of a block")
+    return maps[0]
+
+
 def _conv(layer: Layer, out_channels: int, kernel: int) -> nn.Conv2d:
-    return nn.Conv2d(
-        layer.in_channels,
-        out_channels,
-        kernel_size=kernel,
-        stride=layer.stride,
-        padding=kernel // 2,
-        bias=False,
-    )
+    pad = kernel // 2
+    return nn.Conv2d(layer.in_channels, out_channels, kernel, layer.stride, pad, bias=False)
 
 
 def _batch_norm(channels: int) -> nn.BatchNorm2d:
@@ -134,48 +143,144 @@ def divisible_by_8(channels: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-class SlimmableConv(nn.Module):
-    """Convolution and batch norm whose leading channels serve every narrower width.
-
-    One weight of the full size; one batch norm per output width, because statistics of a
-    narrow map are not those of a wide one (slimmable networks, Yu et al., ICLR 2019).
+def _leading(weight: Tensor, rows: int, full: Sequence[int], used: Sequence[int]) -> Tensor:
+    """The part of a convolution's weight that a narrower one has.
 
     Args:
-        in_channels: at full width.
-        out_channels: at full width.
+        weight: (C_out, C_in, k, k).
+        rows: output channels that are wanted.
+        full: channels of each map of the joined input; their sum is C_in.
+        used: leading channels that are there of each. Every map keeps its columns, however narrow
+            the one before it is, so they are not just the leading ones.
+    """
+    if tuple(used[:-1]) == tuple(full[:-1]):
+        return weight[:rows, : sum(used)]
+    starts = accumulate(full[:-1], initial=0)
+    parts = [weight[:rows, first : first + n] for first, n in zip(starts, used, strict=True)]
+    return torch.cat(parts, dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What of its weights a step uses: convolutions side by side, then a norm or a bias."""
+
+    weights: tuple[Tensor, ...]
+    norm: nn.Module | None = None
+    bias: Tensor | None = None
+
+
+class SlimmableConv(nn.Module):
+    """Convolution and batch norm whose leading channels serve every smaller number of them.
+
+    One weight of the full size; one batch norm per number of output channels, because statistics
+    of a narrow map are not those of a wide one (slimmable networks, Yu et al., ICLR 2019).
+
+    Args:
+        full: channels at full width of each map that is joined into the input.
+        outs: the numbers of output channels that will be asked for.
+        most: output channels at full width.
         kernel: 1 or 3.
-        stride: 1 or 2.
-        widths: the output widths that will be asked for, in twelfths, ascending.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, stride: int, widths: Sequence[int]
-    ) -> None:
+    def __init__(self, full: Sequence[int], outs: Sequence[int], most: int, kernel: int) -> None:
         super().__init__()
-        self.widths = tuple(widths)
-        self.stride = stride
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
-        self.norms = nn.ModuleList(
-            _batch_norm(divisible_by_8(out_channels * width / 12)) for width in self.widths
+        self.full, self.outs = tuple(full), tuple(outs)
+        self.conv = nn.Conv2d(sum(full), most, kernel, bias=False)
+        self.norms = nn.ModuleList(_batch_norm(out) for out in self.outs)
+
+    def part(self, used: Sequence[int], choice: int) -> _Part:
+        """The part for so many channels of each source and a choice (index) of `outs`."""
+        weight = _leading(self.conv.weight, self.outs[choice], self.full, used)
+        return _Part((weight,), self.norms[choice])
+
+
+class _Slimmable(nn.Module):
+    """One operator at several numbers of channels; a `choice` is an index into `outs`.
+
+    Args:
+        spec: the operator at full width.
+        sources: the numbers of channels that each input can have.
+        outs: the numbers of output channels that will be asked for.
+    """
+
+    def __init__(self, spec: OpSpec, sources: Sequence[Sequence[int]], outs: Sequence[int]) -> None:
+        super().__init__()
+        self.spec = spec
+        self.outs = tuple(outs)
+        self.layers: tuple[Layer, ...] = expand(spec)
+        joined = {sum(counts) for counts in product(*sources)}
+        self._hidden = sorted({hidden_channels(count) for count in joined})
+        full = [max(counts) for counts in sources]
+        for layer in self.layers:
+            full = self._register(layer, full)
+
+    def _register(self, layer: Layer, full: list[int]) -> list[int]:
+        """Make the modules of a step; gives the full channels of the map behind it."""
+        match layer.step:
+            case Conv(kernel=kernel, hidden=hidden):
+                most = self._hidden[-1] if hidden else layer.out_channels
+                outs = self._hidden if hidden else self.outs
+                self.add_module(layer.name, SlimmableConv(full, outs, most, kernel))
+                return [most]
+            case Project():
+                self.add_module(layer.name, nn.Conv2d(full[0], layer.out_channels, kernel_size=1))
+            case Skip():
+                # Always convolutions, identity or not: neighbours may run at other widths.
+                half = layer.out_channels // layer.stride
+                for index in range(layer.stride):
+                    conv = nn.Conv2d(full[0], half, kernel_size=1, bias=False)
+                    self.add_module(f"conv{index + 1}", conv)
+                self.norms = nn.ModuleList(_batch_norm(out) for out in self.outs)
+        return full
+
+    def _parts(self, used: Sequence[int], choice: int) -> dict[str, _Part]:
+        """Step -> what it uses, when so many channels of each input are there."""
+        parts: dict[str, _Part] = {}
+        for layer in self.layers:
+            match layer.step:
+                case Conv(hidden=hidden):
+                    conv = self.get_submodule(layer.name)
+                    assert isinstance(conv, SlimmableConv)
+                    count = hidden_channels(sum(used)) if hidden else self.outs[choice]
+                    index = conv.outs.index(count) if hidden else choice
+                    parts[layer.name], used = conv.part(used, index), [count]
+                case Project():
+                    weight = self.get_parameter(f"{layer.name}.weight")[:, : used[0]]
+                    bias = self.get_parameter(f"{layer.name}.bias")
+                    parts[layer.name] = _Part((weight,), bias=bias)
+                case Skip():
+                    names = [f"conv{n + 1}.weight" for n in range(layer.stride)]
+                    rows = self.outs[choice] // layer.stride
+                    weights = tuple(self.get_parameter(n)[:rows, : used[0]] for n in names)
+                    parts[layer.name] = _Part(weights, self.norms[choice])
+        return parts
+
+    def run(self, inputs: Sequence[Tensor], choice: int) -> Tensor:
+        """Apply the steps; the inputs' own channels say how wide they are."""
+        parts = self._parts([x.shape[1] for x in inputs], choice)
+        return _apply(self.layers, inputs, lambda layer, x: _convolve(layer, x, parts[layer.name]))
+
+
+def _convolve(layer: Layer, x: Tensor, part: _Part) -> Tensor:
+    """A step with weights, by a part of them."""
+    maps = [
+        functional.conv2d(
+            x[:, :, index:, index:] if index else x,
+            weight,
+            part.bias,
+            stride=layer.stride,
+            padding=weight.shape[-1] // 2,
         )
-
-    def forward(self, x: Tensor, width: int) -> Tensor:
-        """Convolve and normalise at one output width.
-
-        Args:
-            x: (N, C, H, W) with any leading part of the full input channels.
-            width: output width in twelfths, one of `widths`.
-        """
-        norm = self.norms[self.widths.index(width)]
-        weight = self.conv.weight[: norm.num_features, : x.shape[1]]
-        padding = self.conv.padding
-        assert isinstance(padding, tuple)
-        y: Tensor = norm(functional.conv2d(x, weight, stride=self.stride, padding=padding))
-        return y
+        for index, weight in enumerate(part.weights)
+    ]
+    y = torch.cat(maps, dim=1) if len(maps) > 1 else maps[0]
+    if part.norm is not None:
+        y = part.norm(y)
+    return functional.relu(y) if isinstance(layer.step, Skip) else y
 
 
-class SlimmableBlock(nn.Module):
-    """One candidate operator that runs at every width of the space (the supernet's cell).
+class SlimmableBlock(_Slimmable):
+    """A candidate operator at widths that are twelfths of the full one (the paper's supernet).
 
     Args:
         spec: the operator at full width.
@@ -183,59 +288,61 @@ class SlimmableBlock(nn.Module):
     """
 
     def __init__(self, spec: OpSpec, widths: Sequence[int]) -> None:
-        super().__init__()
-        self.spec = spec
+        outs = [divisible_by_8(spec.out_channels * width / 12) for width in widths]
+        super().__init__(spec, [(spec.in_channels,)], outs)
         self.widths = tuple(widths)
-        self.layers: tuple[Layer, ...] = expand(spec)
-        for layer in self.layers:
-            self._register(layer)
-
-    def _register(self, layer: Layer) -> None:
-        match layer.step:
-            case Conv(kernel=kernel):
-                conv = SlimmableConv(
-                    layer.in_channels, layer.out_channels, kernel, layer.stride, self.widths
-                )
-                self.add_module(layer.name, conv)
-            case Skip():
-                # Always convolutions, identity or not: neighbours may run at other widths.
-                for index in range(layer.stride):
-                    half = layer.out_channels // layer.stride
-                    conv1x1 = nn.Conv2d(layer.in_channels, half, kernel_size=1, bias=False)
-                    self.add_module(f"conv{index + 1}", conv1x1)
-                self.norms = nn.ModuleList(
-                    _batch_norm(divisible_by_8(layer.out_channels * width / 12))
-                    for width in self.widths
-                )
-            case _:
-                pass
 
     def forward(self, x: Tensor, width: int) -> Tensor:
         """Apply the steps at one output width (twelfths); the input's width is its channels."""
-        height, columns = x.shape[-2:]
-        for layer in self.layers:
-            match layer.step:
-                case Conv():
-                    x = self.get_submodule(layer.name)(x, width)
-                case Relu():
-                    x = functional.relu(x)
-                case Half():
-                    x = resize(x, height // 2, columns // 2)
-                case Restore():
-                    x = resize(x, height, columns)
-                case Skip():
-                    x = self._skip(layer, x, width)
-                case _:
-                    raise AssertionError(f"{layer.step} is not part of a candidate operator")
-        return x
+        return self.run([x], self.widths.index(width))
 
-    def _skip(self, layer: Layer, x: Tensor, width: int) -> Tensor:
-        norm = self.norms[self.widths.index(width)]
-        channels = divisible_by_8(layer.out_channels // layer.stride * width / 12)
-        maps = []
-        for index in range(layer.stride):
-            conv = self.get_submodule(f"conv{index + 1}")
-            assert isinstance(conv, nn.Conv2d)
-            weight = conv.weight[:channels, : x.shape[1]]
-            maps.append(functional.conv2d(x[:, :, index:, index:], weight, stride=layer.stride))
-        return functional.relu(norm(torch.cat(maps, dim=1)))
+
+class SharedBlock(_Slimmable):
+    """An operator at every number of channels that the networks of a space have in one place.
+
+    Args:
+        op: a key of `OPERATORS` but "input" and "output".
+        stride: 1 or 2.
+        sources: the numbers of channels that each input can have.
+        outs: the numbers of output channels.
+    """
+
+    def __init__(
+        self, op: str, stride: Stride, sources: Sequence[Iterable[int]], outs: Iterable[int]
+    ) -> None:
+        counts, ascending = [sorted(set(source)) for source in sources], sorted(set(outs))
+        # The least size that every operator takes; blocks work at any.
+        spec = OpSpec(op, sum(each[-1] for each in counts), ascending[-1], stride, 2, 2)
+        super().__init__(spec, counts, ascending)
+
+    def forward(self, inputs: Sequence[Tensor], out_channels: int) -> Tensor:
+        """Apply the steps.
+
+        Args:
+            inputs: (N, C_i, H_i, W_i) float maps in the order of the node's inputs, each with the
+                leading channels of its source.
+            out_channels: one of `outs`.
+
+        Returns:
+            (N, out_channels, H, W) float map.
+        """
+        return self.run(inputs, self.outs.index(out_channels))
+
+    def arrays(self, channels: Sequence[int], out_channels: int) -> dict[str, Tensor]:
+        """Name -> tensor of the `Block` that it is for these channels; parts of its own tensors.
+
+        Args:
+            channels: of each input.
+            out_channels: one of `outs`.
+        """
+        found: dict[str, Tensor] = {}
+        for name, part in self._parts(channels, self.outs.index(out_channels)).items():
+            convs = [f"conv{n + 1}" for n in range(len(part.weights))] if name == "skip" else [name]
+            found |= {f"{c}.weight": w for c, w in zip(convs, part.weights, strict=True)}
+            if part.bias is not None:
+                found[f"{name}.bias"] = part.bias
+            if part.norm is not None:
+                norm = "bn" if name == "skip" else name.replace("conv", "bn")
+                state = part.norm.state_dict(keep_vars=True)
+                found |= {f"{norm}.{leaf}": state[leaf] for leaf in BATCH_NORM_LEAVES}
+        return found

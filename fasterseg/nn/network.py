@@ -30,17 +30,7 @@ class Network(nn.Module):
         self.plan = plan
         self.nodes = tuple(n for n in plan.nodes if n.role not in ("input", "output"))
         for node in self.nodes:
-            self._place(node.role, Block(node.spec))
-
-    def _place(self, role: str, block: Block) -> None:
-        """Register a block under its dotted role, so that keys need no translation."""
-        parent: nn.Module = self
-        *path, name = role.split(".")
-        for part in path:
-            if part not in parent._modules:
-                parent.add_module(part, nn.Module())
-            parent = parent.get_submodule(part)
-        parent.add_module(name, block)
+            add_at(self, node.role, Block(node.spec))
 
     def block(self, role: str) -> Block:
         """The block of a role."""
@@ -96,6 +86,16 @@ class Network(nn.Module):
         return upsample(self.logits8(x), Size(x.shape[2], x.shape[3]))
 
 
+def add_at(parent: nn.Module, path: str, module: nn.Module) -> None:
+    """Register a module under a dotted path ("cell.3.0"), so that keys need no translation."""
+    *folders, name = path.split(".")
+    for folder in folders:
+        if folder not in parent._modules:
+            parent.add_module(folder, nn.Module())
+        parent = parent.get_submodule(folder)
+    parent.add_module(name, module)
+
+
 def upsample(logits: Tensor, size: Size, scale: int = SCALE) -> Tensor:
     """Bilinear to `scale` times the size of the logits, align_corners, cropped to `size`."""
     height, width = logits.shape[-2:]
@@ -103,7 +103,7 @@ def upsample(logits: Tensor, size: Size, scale: int = SCALE) -> Tensor:
     return full[:, :, : size.height, : size.width]
 
 
-def initialize(network: Network, generator: torch.Generator) -> None:
+def initialize(network: nn.Module, generator: torch.Generator) -> None:
     """Kaiming normal (fan_in, ReLU) for convolutions, identity batch norm (spec section 1.1)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

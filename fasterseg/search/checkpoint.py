@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,10 +86,17 @@ def decode(content: bytes) -> State:
     return state
 
 
+def subject_of(state: State) -> dict[str, Any]:
+    """What a state is a training of; see `Trainer`."""
+    # Earlier checkpoints are of genotypes only, which stand under a key of their own.
+    subject: dict[str, Any] = state.get("subject") or {"genotype": state["genotype"]}
+    return subject
+
+
 def changes(
     state: State,
     settings: TrainSettings,
-    genotype: Genotype,
+    subject: Mapping[str, Any],
     provenance: Mapping[str, Any],
     path: str,
 ) -> list[str]:
@@ -97,24 +105,40 @@ def changes(
     Args:
         state: from a checkpoint.
         settings: of the run that wants to go on.
-        genotype: its network.
+        subject: what it trains, as JSON values.
         provenance: its "init" and "teacher" are compared; see `Trainer`.
         path: file of the state, for messages.
 
     Raises:
-        ConfigError: the state is of another architecture.
+        ConfigError: the state is of something else.
     """
-    theirs = Genotype.from_json(state["genotype"], path)
-    if theirs != genotype:
+    theirs = subject_of(state)
+    if _described(theirs) != _described(subject):
         raise ConfigError(
-            f"{path} holds the architecture {theirs.name} ({theirs.num_classes} classes), not "
-            f"{genotype.name} ({genotype.num_classes}). Choose another --output"
+            f"{path} holds {_told(theirs)}, not {_told(subject)}. Choose another --output"
         )
     before = state["position"]["history"][-1:] or [{}]
     ours, old = (
         {key: one.get(key) for key in ("init", "teacher")} for one in (provenance, before[0])
     )
     return differences(settings.to_json(), state["settings"]) + differences(ours, old)
+
+
+def _described(subject: Mapping[str, Any]) -> dict[str, Any]:
+    """A subject in a form that compares: a genotype of an earlier version lacks no field."""
+    genotype = subject.get("genotype")
+    if genotype is None:
+        return dict(subject)
+    return {**subject, "genotype": Genotype.from_json(genotype).to_json()}
+
+
+def _told(subject: Mapping[str, Any]) -> str:
+    """A subject in a few words."""
+    if "genotype" in subject:
+        genotype = subject["genotype"]
+        return f"the architecture {genotype['name']} ({genotype['num_classes']} classes)"
+    content = json.dumps(_described(subject), sort_keys=True).encode()
+    return f"{' and '.join(subject)} {hashlib.sha256(content).hexdigest()[:12]}"
 
 
 def random_states() -> State:

@@ -77,12 +77,18 @@ class Group:
         shared: T = values[0]
         return shared
 
-    def wrap(self, module: nn.Module, device: str) -> nn.Module:
-        """The module, its gradients averaged over the processes."""
+    def wrap(self, module: nn.Module, device: str, partly_used: bool = False) -> nn.Module:
+        """The module, its gradients averaged over the processes at every backward pass.
+
+        Args:
+            module: on the device.
+            device: "cpu" or "cuda".
+            partly_used: whether a forward pass may leave out parameters, the same ones everywhere.
+        """
         if self.world == 1:
             return module
         ids = [torch.cuda.current_device()] if device == "cuda" else None
-        return DistributedDataParallel(module, device_ids=ids)
+        return DistributedDataParallel(module, device_ids=ids, find_unused_parameters=partly_used)
 
 
 @contextlib.contextmanager

@@ -13,8 +13,8 @@ from fasterseg.metrics import ConfusionMatrix
 from fasterseg.nn.network import Network
 from fasterseg.search.data import read_pair, to_input
 
-Evaluation = Callable[[Network], ConfusionMatrix]
-"""Scores a network on pictures of its own choice."""
+Evaluation = Callable[[Any], ConfusionMatrix]
+"""Scores a network (whatever module is trained) on pictures of its own choice."""
 
 
 @torch.inference_mode()

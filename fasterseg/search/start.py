@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,8 +14,10 @@ from fasterseg.errors import ConfigError
 from fasterseg.nn.network import Network
 from fasterseg.search.settings import OptimizerSettings
 
+Placed = TypeVar("Placed", bound=nn.Module)
 
-def place(network: Network, device: str) -> Network:
+
+def place(network: Placed, device: str) -> Placed:
     """Move a network to a device, in place, its convolutions channels last in memory."""
     for parameter in (*network.parameters(), *network.buffers()):
         parameter.data = parameter.data.to(device)

@@ -1,4 +1,4 @@
-"""`Trainer`: the one loop that trains a network of a genotype, and goes on where it was killed."""
+"""`Trainer`: the one loop that trains, and goes on where it was killed."""
 
 from __future__ import annotations
 
@@ -11,21 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from fasterseg.arch.genotype import Genotype
-from fasterseg.arch.plan import plan
 from fasterseg.cache import make_folder
 from fasterseg.errors import ConfigError, FastersegError
 from fasterseg.metrics import ConfusionMatrix
-from fasterseg.nn.network import Network
 from fasterseg.search import checkpoint
 from fasterseg.search.data import SampleStream
 from fasterseg.search.distributed import Group
 from fasterseg.search.journal import Journal, Meter, Progress
-from fasterseg.search.learner import Learner
+from fasterseg.search.learner import Learning
 from fasterseg.search.position import Position
 from fasterseg.search.scoring import Evaluation, in_percent
 from fasterseg.search.settings import TrainSettings, learning_rate
@@ -60,60 +55,54 @@ class Trainer:
 
     Args:
         settings: everything the result depends on.
-        genotype: with the classes of the data set.
+        subject: what is trained, as JSON values ({"genotype": ...}, {"space": ...}); a run goes on
+            only with the same.
         samples: training data.
         folder: for checkpoints and the log.
+        learner: what a step changes.
         device: "cpu" or "cuda".
         group: the processes that share the run.
-        start: weights to start from instead of random ones; see `warm_start`.
-        teacher: trained network to distil from, or None.
         provenance: where weights came from and what the run ran on, as JSON values; kept in every
-            checkpoint, with those of earlier stretches.
+            checkpoint, with those of earlier stretches. Under "init" it tells of trained weights
+            that the network began with.
 
     Attributes:
-        learner: network, averaged network and optimiser.
         position: where the run stands.
     """
 
     def __init__(
         self,
         settings: TrainSettings,
-        genotype: Genotype,
+        subject: Mapping[str, Any],
         samples: SampleStream,
         folder: Path,
         *,
+        learner: Learning,
         device: str = "cpu",
         group: Group | None = None,
-        start: Mapping[str, NDArray[np.float32]] | None = None,
-        teacher: Network | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         self.settings = settings
-        self.genotype = genotype
+        self.subject = dict(subject)
         self.samples = samples
         self.folder = make_folder(folder)
+        self.learner = learner
         self.device = device
         self.group = group or Group()
         self.group.part_of(settings.batch)
         self.journal = Journal(self.folder)
         self.position = Position()
         self._provenance = dict(provenance or {})
-        self._warm = start is not None
-        shape = plan(genotype, settings.crop_size, aux_heads=settings.loss.aux > 0)
-        self.learner = Learner(
-            settings, shape, samples.shares,
-            device=device, group=self.group, start=start, teacher=teacher,
-        )  # fmt: skip
         self._latest = Progress(0, settings.steps)
 
     @property
-    def network(self) -> Network:
+    def network(self) -> nn.Module:
         """What is trained."""
         return self.learner.network
 
     @property
-    def average(self) -> Network:
-        """Exponential average of the weights; the network to hand out."""
+    def average(self) -> nn.Module:
+        """Exponential average of the weights; what is handed out."""
         return self.learner.average
 
     @property
@@ -211,7 +200,7 @@ class Trainer:
         lr = self.position.lr_factor * learning_rate(self.settings.optimizer, progress)
         # Early on the average follows faster, or it would remember the random weights.
         decay = min(self.settings.ema, (2 + self.step) / (11 + self.step))
-        values = self.learner.step(images, labels, lr, decay)
+        values = self.learner.step(self.step, images, labels, lr, decay)
         if not all(math.isfinite(value) for value in values.values()):
             return None
         self.position.step += 1
@@ -224,7 +213,7 @@ class Trainer:
             return
         theirs = self._score(hooks.evaluate, teacher).miou
         # Random weights need no evaluation to be known as worse.
-        started = self._warm or self.step > 0
+        started = bool(self._provenance.get("init")) or self.step > 0
         ours = self._score(hooks.evaluate, self.average).miou if started else 0.0
         if not theirs > ours:
             raise ConfigError(
@@ -235,7 +224,7 @@ class Trainer:
         position.teacher_miou = theirs
         self._note({"step": self.step, "note": f"teacher: {100 * theirs:.2f} % mIoU on val"})
 
-    def _score(self, evaluate: Evaluation, network: Network) -> ConfusionMatrix:
+    def _score(self, evaluate: Evaluation, network: nn.Module) -> ConfusionMatrix:
         """Evaluated by the leader, known to all."""
         return self.group.share(evaluate(network) if self.group.leads else ConfusionMatrix(1))
 
@@ -274,7 +263,7 @@ class Trainer:
         """Everything that the rest of the run depends on."""
         return {
             "settings": self.settings.to_json(),
-            "genotype": self.genotype.to_json(),
+            "subject": self.subject,
             "images": self.images,
             "position": dataclasses.asdict(self.position),
             **self.learner.state(),
@@ -299,12 +288,12 @@ class Trainer:
 
         Raises:
             WeightsError: the checkpoint is damaged.
-            ConfigError: it belongs to another architecture, or to other settings.
+            ConfigError: it is of something else, or of other settings.
         """
         if self.group.share(not checkpoint.found(self.folder)):
             return False
         state, path = self._load_latest()
-        changed = checkpoint.changes(state, self.settings, self.genotype, self._provenance, path)
+        changed = checkpoint.changes(state, self.settings, self.subject, self._provenance, path)
         if changed and not accept_changes:
             raise ConfigError(
                 f"{path} was trained otherwise: {'; '.join(changed)}. Go on all the same with "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,12 @@ torch = pytest.importorskip("torch", reason="torch not installed")
 
 from fasterseg.arch.operators import CANDIDATES, OpSpec, Stride  # noqa: E402
 from fasterseg.errors import UsageError  # noqa: E402
-from fasterseg.nn.blocks import Block, SlimmableBlock, divisible_by_8  # noqa: E402
+from fasterseg.nn.blocks import (  # noqa: E402
+    Block,
+    SharedBlock,
+    SlimmableBlock,
+    divisible_by_8,
+)
 from tests.parity import fill, fixture_input  # noqa: E402
 from tests.shared import shared  # noqa: E402
 
@@ -80,35 +86,115 @@ def test_every_slimmable_operator_equals_the_originals() -> None:
     assert checked >= 20
 
 
+def shake(module: Any, seed: int) -> None:
+    """Random parameters and statistics, so that nothing is the identity."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.2, generator=generator)
+    for name, buffer in module.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_(std=0.1, generator=generator)
+        elif name.endswith("running_var"):
+            buffer.uniform_(0.5, 1.5, generator=generator)
+
+
+def block_of(spec: OpSpec, arrays: dict[str, Any]) -> Block:
+    """A fixed block that holds these arrays."""
+    block = Block(spec).eval()
+    counters = {n: v for n, v in block.state_dict().items() if n.endswith("num_batches_tracked")}
+    block.load_state_dict({**counters, **arrays})
+    return block
+
+
 @pytest.mark.parametrize("op", CANDIDATES)
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_slimmable_block_is_the_block_with_sliced_weights(
     op: str, stride: Stride, width: int
 ) -> None:
-    torch.manual_seed(width)
     slim = SlimmableBlock(OpSpec(op, 48, 96, stride, 16, 24), WIDTHS).eval()
-    for parameter in slim.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
+    shake(slim, seed=width)
     channels = 96 * width // 12
-    # 40 channels in: a fixed skip of equal widths would be the identity, a slimmable one never is.
-    block = Block(OpSpec(op, 40, channels, stride, 16, 24)).eval()
     index = WIDTHS.index(width)
-    with torch.no_grad():
-        for name, tensor in block.state_dict().items():
+    full = slim.state_dict()
+    # A fixed skip of as many channels as before is the identity, a slimmable one never is.
+    for width_in in (w for w in WIDTHS if not (op == "skip" and 4 * w == channels)):
+        spec = OpSpec(op, 4 * width_in, channels, stride, 16, 24)
+        arrays = {}
+        for name, tensor in Block(spec).state_dict().items():
             module, _, leaf = name.partition(".")
+            if leaf == "num_batches_tracked":
+                continue
             if op == "skip":
                 source = f"norms.{index}.{leaf}" if module == "bn" else name
             elif module.startswith("bn"):
                 source = f"conv{module[2:]}.norms.{index}.{leaf}"
             else:
                 source = f"{module}.conv.weight"
-            full = slim.state_dict()[source]
-            part = full[: tensor.shape[0], : tensor.shape[1]] if full.ndim == 4 else full
-            tensor.copy_(part)
-    x = torch.randn(1, 40, 16, 24)
-    with torch.inference_mode():
-        assert torch.allclose(slim(x, width), block(x), atol=1e-5)
+            part = full[source]
+            arrays[name] = part[: tensor.shape[0], : tensor.shape[1]] if part.ndim == 4 else part
+        x = torch.randn(1, 4 * width_in, 16, 24)
+        with torch.inference_mode():
+            torch.testing.assert_close(slim(x, width), block_of(spec, arrays)(x))
+
+
+PLACES: dict[str, tuple[list[list[int]], list[int]]] = {
+    # operator -> channels of each input, channels of the output
+    **{op: ([[8 * w for w in WIDTHS]], [8 * w for w in WIDTHS]) for op in CANDIDATES},
+    "squeeze": ([[16 * w for w in WIDTHS]], [8 * w for w in WIDTHS]),
+    "fuse": ([[8 * w for w in (4, 8, 12)], [8 * w for w in WIDTHS]], [32, 64, 96]),
+    "ffm": ([[32, 48], [32, 48]], [64, 96]),
+    "head": ([[64, 96]], [7]),
+}
+
+
+@pytest.mark.parametrize("op", PLACES)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_shared_block_is_the_block_with_its_arrays_for_all_channels(
+    op: str, stride: Stride
+) -> None:
+    sources, outs = PLACES[op]
+    shared_block = SharedBlock(op, stride, sources, outs).eval()
+    shake(shared_block, seed=1)
+    for channels, out in product(product(*sources), outs):
+        if op == "skip" and stride == 1 and channels == (out,):
+            continue  # the identity in a fixed network
+        inputs = [torch.randn(1, count, 6, 8) for count in channels]
+        block = block_of(
+            OpSpec(op, sum(channels), out, stride, 6, 8), shared_block.arrays(channels, out)
+        )
+        with torch.inference_mode():
+            torch.testing.assert_close(shared_block(inputs, out), block(*inputs))
+
+
+def test_a_map_keeps_its_columns_however_narrow_the_one_before_it_is() -> None:
+    fuse = SharedBlock("fuse", 1, [[32, 64], [48, 96]], [32, 64])
+    full = fuse.get_parameter("conv1.conv.weight")
+    assert tuple(full.shape) == (64, 64 + 96, 3, 3)
+    for squeezed, tap, out in product((32, 64), (48, 96), (32, 64)):
+        weight = fuse.arrays([squeezed, tap], out)["conv1.weight"]
+        assert torch.equal(weight[:, :squeezed], full[:out, :squeezed])
+        assert torch.equal(weight[:, squeezed:], full[:out, 64 : 64 + tap])
+
+
+def test_a_hidden_convolution_has_room_for_the_most_hidden_channels() -> None:
+    # 288 channels have 144 hidden ones, 240 have 240.
+    head = SharedBlock("head", 1, [[240, 288]], [5]).eval()
+    shake(head, seed=2)
+    assert tuple(head.get_parameter("conv1.conv.weight").shape) == (240, 288, 3, 3)
+    for channels in (240, 288):
+        x = torch.randn(1, channels, 4, 4)
+        block = block_of(OpSpec("head", channels, 5, 1, 4, 4), head.arrays([channels], 5))
+        with torch.inference_mode():
+            torch.testing.assert_close(head([x], 5), block(x))
+
+
+def test_each_number_of_channels_has_statistics_of_its_own() -> None:
+    conv = SharedBlock("conv", 1, [[16]], [16, 24]).train()
+    conv([torch.randn(2, 16, 6, 6)], 24)
+    narrow, wide = (conv.arrays([16], out)["bn1.running_mean"] for out in (16, 24))
+    assert torch.equal(narrow, torch.zeros(16))
+    assert not torch.equal(wide, torch.zeros(24))
 
 
 def test_convolution_blocks_equal_the_originals() -> None:

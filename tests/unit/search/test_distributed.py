@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from fasterseg.arch.genotype import Genotype  # noqa: E402
+from fasterseg.arch.space import SearchSpace  # noqa: E402
 from fasterseg.errors import ConfigError  # noqa: E402
 from fasterseg.search.distributed import Group, joined  # noqa: E402
 from fasterseg.search.settings import (  # noqa: E402
@@ -73,6 +74,23 @@ def test_two_processes_do_what_one_does_with_the_whole_batch(
     assert len(one["losses"]) == len(two["losses"]) == STEPS
     assert two["losses"] == pytest.approx(one["losses"], abs=1e-5)
     assert one["losses"][-1] < one["losses"][0] - 0.05, "nothing was learnt, nothing compared"
+    for name, value in one["weights"].items():
+        torch.testing.assert_close(two["weights"][name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_two_processes_draw_the_same_networks_and_do_what_one_does(
+    settings: TrainSettings, camvid_root: Path, tmp_path: Path
+) -> None:
+    space = SearchSpace(
+        layers=3, widths=(4, 6), stem_widths=(4, 6), head_widths=(4,),
+        final_rates=((16,), (8,)), num_classes=11,
+    )  # fmt: skip
+    short = replace(settings, images=4 * 8)
+    two = torchrun(2, job(short, space, camvid_root, tmp_path / "two"))
+    one = torchrun(1, job(short, space, camvid_root, tmp_path / "one"))
+    assert two["same"], "the processes ended with different weights"
+    assert len(one["losses"]) == len(two["losses"]) == 8
+    assert two["losses"] == pytest.approx(one["losses"], abs=1e-5)
     for name, value in one["weights"].items():
         torch.testing.assert_close(two["weights"][name], value, atol=1e-5, rtol=1e-4)
 

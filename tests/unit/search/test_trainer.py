@@ -15,9 +15,11 @@ from fasterseg.arch.genotype import Genotype  # noqa: E402
 from fasterseg.datasets import DATASETS  # noqa: E402
 from fasterseg.errors import ConfigError, OutputError  # noqa: E402
 from fasterseg.metrics import ConfusionMatrix  # noqa: E402
+from fasterseg.nn.network import Network  # noqa: E402
 from fasterseg.nn.weights import to_arrays  # noqa: E402
 from fasterseg.search import checkpoint  # noqa: E402
 from fasterseg.search.journal import LOG, Progress  # noqa: E402
+from fasterseg.search.learner import Learner  # noqa: E402
 from fasterseg.search.scoring import evaluate  # noqa: E402
 from fasterseg.search.settings import (  # noqa: E402
     AugmentSettings,
@@ -52,7 +54,11 @@ def make_trainer(
 ) -> MakeTrainer:
     def make(folder: str = "run", settings: TrainSettings = tiny_settings, **more: Any) -> Trainer:
         genotype = more.pop("genotype", tiny_genotype)
-        return Trainer(settings, genotype, make_samples(settings), tmp_path / folder, **more)
+        of_learner = {key: more.pop(key) for key in ("start", "teacher") if key in more}
+        samples = make_samples(settings)
+        learner = Learner.of(genotype, settings, samples.shares, **of_learner)
+        subject = {"genotype": genotype.to_json()}
+        return Trainer(settings, subject, samples, tmp_path / folder, learner=learner, **more)
 
     return make
 
@@ -66,6 +72,11 @@ def assert_same_weights(a: Trainer, b: Trainer) -> None:
         theirs = other.state_dict()
         for name, value in one.state_dict().items():
             assert torch.equal(value, theirs[name]), name
+
+
+def learner_of(trainer: Trainer) -> Learner:
+    assert isinstance(trainer.learner, Learner)
+    return trainer.learner
 
 
 def log_of(trainer: Trainer) -> list[dict[str, Any]]:
@@ -193,7 +204,7 @@ def test_numbers_that_are_not_finite_roll_back_with_half_the_rate(
             with torch.no_grad():
                 self.network.get_parameter("head.project.bias").fill_(float("nan"))
         values = step(self, *batch)
-        rates.append(self.learner.optimizer.param_groups[0]["lr"])
+        rates.append(learner_of(self).optimizer.param_groups[0]["lr"])
         return values
 
     monkeypatch.setattr(Trainer, "train_step", poisoned)
@@ -247,8 +258,36 @@ def test_another_architecture_is_refused(
 ) -> None:
     make_trainer().save()
     other = replace(tiny_genotype, num_classes=7)
-    with pytest.raises(ConfigError, match="tiny \\(11 classes\\), not tiny \\(7\\)"):
+    with pytest.raises(
+        ConfigError, match=r"tiny \(11 classes\), not the architecture tiny \(7 classes\)"
+    ):
         make_trainer(genotype=other).resume()
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on(
+    make_trainer: MakeTrainer, tiny_genotype: Genotype
+) -> None:
+    first = make_trainer()
+    first.run(stop=stop_at(first, 2))
+    state = checkpoint.load(checkpoint.found(first.folder)[-1])
+    state["genotype"] = state.pop("subject")["genotype"]
+    checkpoint.save(first.folder, 2, state)
+    again = make_trainer()
+    assert again.resume()
+    assert again.step == 2
+    with pytest.raises(
+        ConfigError, match=r"tiny \(11 classes\), not the architecture tiny \(7 classes\)"
+    ):
+        make_trainer(genotype=replace(tiny_genotype, num_classes=7)).resume()
+
+
+def test_a_run_of_something_else_is_refused(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer()
+    trainer.save()
+    other = make_trainer()
+    other.subject = {"space": {"layers": 6}}
+    with pytest.raises(ConfigError, match=r"holds the architecture tiny .* not space [0-9a-f]{12}"):
+        other.resume()
 
 
 def test_without_checkpoints_there_is_nothing_to_resume(make_trainer: MakeTrainer) -> None:
@@ -276,7 +315,7 @@ def test_the_papers_optimiser_is_there(
     sgd = OptimizerSettings(name="sgd", lr=0.01, schedule="exponential", warmup=0, decay_all=True)
     trainer = make_trainer(settings=replace(tiny_settings, optimizer=sgd))
     assert trainer.run()
-    assert isinstance(trainer.learner.optimizer, torch.optim.SGD)
+    assert isinstance(learner_of(trainer).optimizer, torch.optim.SGD)
 
 
 def test_a_teacher_takes_part_and_is_not_trained(make_trainer: MakeTrainer) -> None:
@@ -310,8 +349,13 @@ def marked_teacher(make_trainer: MakeTrainer) -> Any:
 def test_a_teacher_below_its_student_is_refused_before_the_first_step(
     make_trainer: MakeTrainer, tiny_genotype: Genotype
 ) -> None:
-    start = to_arrays(make_trainer("start").network)
-    trainer = make_trainer(teacher=marked_teacher(make_trainer), start=start)
+    network = make_trainer("start").network
+    assert isinstance(network, Network)
+    trainer = make_trainer(
+        teacher=marked_teacher(make_trainer),
+        start=to_arrays(network),
+        provenance={"init": {"model": "a", "sha256": "1"}},
+    )
     with pytest.raises(ConfigError, match=r"teacher scores .* the network it should teach"):
         trainer.run(evaluate=scores(teacher=0.4, student=0.5))
     assert trainer.step == 0
