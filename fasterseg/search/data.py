@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
@@ -56,14 +56,14 @@ class SampleStream(Protocol):
 
     @property
     def count(self) -> int:
-        """Pairs of the train split."""
+        """Pairs of the train split that are used."""
 
     def batches(
         self, first: int = 0, rank: int = 0, world: int = 1
     ) -> Generator[tuple[Tensor, Tensor], None, None]:
         """(N, H, W, 3) uint8 BGR and (N, H, W) int64 train ids, without end.
 
-        See `Stock.parts`.
+        N is batch / world; see `Stock.parts`.
         """
 
 
@@ -96,10 +96,11 @@ class Stock:
         spec: the data set.
         root: its folder; only the train split is read.
         settings: of the run.
+        pairs: those pairs of the train split that are used; None takes all.
 
     Attributes:
         settings: of the run.
-        pairs: the train split.
+        pairs: of the train split, in its order.
         shares: (C,) share of each class among its labelled pixels.
         augment: draws and cuts the crops.
 
@@ -108,13 +109,19 @@ class Stock:
         UsageError: no pixel is labelled, or streets were asked for with other classes.
     """
 
-    def __init__(self, spec: DatasetSpec, root: Path, settings: TrainSettings) -> None:
+    def __init__(
+        self,
+        spec: DatasetSpec,
+        root: Path,
+        settings: TrainSettings,
+        pairs: Sequence[Pair] | None = None,
+    ) -> None:
         if settings.streets > 0 and spec.labels.classes != CAMVID.classes:
             raise UsageError(
                 f"rendered streets have the classes of camvid, not of {spec.name}; set streets = 0"
             )
         self.settings = settings
-        self.pairs = spec.pairs(root, "train")
+        self.pairs = spec.pairs(root, "train") if pairs is None else list(pairs)
         self.shares = class_shares(spec, spaced(self.pairs, SHARES_FROM))
         rare = np.zeros(256, bool)
         rare[: len(spec.labels)] = self.shares < RARE_SHARE
@@ -185,8 +192,14 @@ class Samples:
         stock: the whole pictures.
     """
 
-    def __init__(self, spec: DatasetSpec, root: Path, settings: TrainSettings) -> None:
-        self.stock = Stock(spec, root, settings)
+    def __init__(
+        self,
+        spec: DatasetSpec,
+        root: Path,
+        settings: TrainSettings,
+        pairs: Sequence[Pair] | None = None,
+    ) -> None:
+        self.stock = Stock(spec, root, settings, pairs)
         # Apart, so that a large data set never displaces what takes a second each to render.
         self._pictures, self._streets = Cache(self.stock.read), Cache(self.stock.read)
 
@@ -209,11 +222,7 @@ class Samples:
     def batches(
         self, first: int = 0, rank: int = 0, world: int = 1
     ) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """Batches from sample `first` on, without end, prepared ahead; see `Stock.parts`.
-
-        Yields:
-            (N, H, W, 3) uint8 BGR and (N, H, W) int64 train ids, with N = batch / world.
-        """
+        """Batches from sample `first` on, prepared ahead; see `SampleStream.batches`."""
         numbers = self.stock.parts(first, rank, world)
         pending: deque[list[Future[Sample]]] = deque()
         pool = ThreadPoolExecutor(self.stock.settings.workers, thread_name_prefix="samples")
@@ -235,24 +244,15 @@ def make_samples(
     settings: TrainSettings,
     device: str = "cpu",
     on_note: Callable[[str], None] = lambda _: None,
+    pairs: Sequence[Pair] | None = None,
 ) -> SampleStream:
     """The samples of a run, made where `settings.augment_on` says.
 
-    Args:
-        spec: the data set.
-        root: its folder; only the train split is read.
-        settings: of the run.
-        device: where the network is: "cpu" or "cuda".
-        on_note: gets a line before work that takes long.
-
-    Raises:
-        SourceError: the split cannot be listed, or a file cannot be read.
-        UsageError: no pixel is labelled; streets were asked for with other classes; or the pictures
-            cannot lie on the device.
+    Arguments and errors are those of `Stock`, and of `DeviceSamples` where it makes them.
     """
-    if settings.augment_on == "device":
-        return DeviceSamples(Stock(spec, root, settings), device, on_note)
-    return Samples(spec, root, settings)
+    if settings.augment_on == "host":
+        return Samples(spec, root, settings, pairs)
+    return DeviceSamples(Stock(spec, root, settings, pairs), device, on_note)
 
 
 def read_pair(spec: DatasetSpec, pair: Pair) -> Sample:
