@@ -32,7 +32,12 @@ MISSING: Final = (
     "all the same. Add it: pip install tensorboard"
 )
 
-_TAGS: Final[Mapping[str, str]] = {"lr": "lr", "images_per_s": "speed/images_per_s"}
+_TAGS: Final[Mapping[str, str]] = {
+    "images_per_s": "speed/images_per_s",
+    "latency_ms": "latency/expected_ms",
+    "lr": "lr",
+    "multiplier": "latency/multiplier",
+}
 _NOT_SHOWN: Final = frozenset({"step", "images", "seconds", "grad_norm"})
 
 
@@ -45,7 +50,10 @@ class Board:
     """Writes event files; hears of records as a listener of the `Journal`.
 
     Tags: `loss/total`, `loss/<term>`, `lr`, `speed/images_per_s`, `miou/val`, `miou/<class>` (in
-    percent) and `panel/<n>` (input, truth, prediction, side by side).
+    percent) and `panel/<n>` (input, truth, prediction, side by side). A co-search adds
+    `miou/8` to `miou/16_32`, `teacher_miou/...`, `gap/...`, `arch/entropy`, `arch/margin_student`,
+    `latency/predicted_ms` (derived), `latency/expected_ms` (of the mixture) and the histograms
+    `alpha/<network>`, `beta/<network>`, `ratio/<network>`.
 
     Args:
         folder: of the run; event files go into its folder `tensorboard`.
@@ -66,6 +74,8 @@ class Board:
         """
         if "val" in record:
             self.score(record)
+        elif "entropy" in record:
+            self.epoch(record)
         elif "total" in record:
             self.progress(record)
 
@@ -98,6 +108,29 @@ class Board:
         classes = zip(self.labels.classes, val["per_class_iou"], strict=True)
         shown = {f"miou/{name}": value for name, value in classes if value is not None}
         self._scalars({"miou/val": val["miou"], **shown}, record["step"])
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """Show an epoch of a co-search.
+
+        Args:
+            record: of `corecord.EpochRecorder`.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        shown = {"arch/entropy": record["entropy"]["student"]}
+        for figure in ("entropy", "margin"):
+            shown |= {f"arch/{figure}_{name}": value for name, value in record[figure].items()}
+        if "latency_ms" in record:
+            shown["latency/predicted_ms"] = record["latency_ms"]
+        for key in ("miou", "teacher_miou", "gap"):
+            shown |= {f"{key}/{name}": value for name, value in record.get(key, {}).items()}
+        self._scalars(shown, record["step"])
+        with self._writing() as writer:
+            for name, logits in record["logits"].items():
+                for kind, tensors in logits.items():
+                    values = np.concatenate([np.ravel(rows) for rows in tensors])
+                    writer.add_histogram(f"{kind}/{name}", values, record["step"])
 
     def panels(
         self,

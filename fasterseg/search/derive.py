@@ -68,10 +68,19 @@ def derive(
     scale = RATES.index(final_rate)
     if original:
         return _derive_in_sequence(parameters, scale, choices)
-    beta = tuple(softmax(logits) for logits in parameters.beta)
-    path = _path(parameters.layers, _descents(beta, scale, original))
+    path = likely_path(parameters, final_rate)
     branch, _ = _branch(parameters.alpha, parameters.ratio, path, choices)
     return branch
+
+
+def likely_path(parameters: ArchParameters, final_rate: Rate) -> Path:
+    """The path of the branch that ends at a rate.
+
+    Raises:
+        UsageError: there are too few layers to reach it.
+    """
+    beta = tuple(softmax(logits) for logits in parameters.beta)
+    return _path(parameters.layers, _descents(beta, RATES.index(final_rate), original=False))
 
 
 def derive_genotype(
@@ -209,7 +218,7 @@ def _branch(
     cells = [alpha[scale][layer - scale] for layer, scale in enumerate(path)]  # views: writable
     kept = list(range(len(path)))
     if choices.skip is not None:
-        kept = _keep(cells, path, choices.skip, choices.ignore_skip)
+        kept = keep_layers(cells, path, choices.skip, choices.ignore_skip)
     branch = Branch(
         ops=tuple(choices.ops[cells[layer].argmax()] for layer in kept),
         strides=tuple(RATES[path[layer]] for layer in kept),
@@ -227,8 +236,16 @@ def _entering(ratio: Sequence[Logits], path: Path, layer: int) -> Logits:
     return row
 
 
-def _keep(cells: Sequence[Logits], path: Path, skip: int, ignore_skip: bool) -> list[int]:
-    """Layers that are not pruned; their skips are refused (minus infinity) in `cells`."""
+def keep_layers(cells: Sequence[Logits], path: Path, skip: int, ignore_skip: bool) -> list[int]:
+    """Layers of a path that are not pruned.
+
+    Args:
+        cells: operator logits of each layer's cell. Where one of these layers would have been a
+            skip, its skip is refused: set to minus infinity.
+        path: scale of each layer.
+        skip: column of skip.
+        ignore_skip: refuse every skip.
+    """
     if ignore_skip:
         for cell in cells:
             cell[skip] = -np.inf

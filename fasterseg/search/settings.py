@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -20,6 +21,9 @@ ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
 CONFIGS: Final = Path(__file__).parent / "configs"
 """Packaged configurations; a name without `.toml` is looked up here."""
+
+NOT_OF_NETWORKS: Final = ("paper/pretrain", "paper/search", "retarget/*")
+"""Packaged configurations of supernets and of whole runs, which are read elsewhere."""
 
 DIVISOR: Final = 32
 """Crops divide by this, so that the maps of both branches meet in the 1/16 training head."""
@@ -241,10 +245,15 @@ def learning_rate(settings: OptimizerSettings, progress: float) -> float:
 
 
 def packaged() -> dict[str, Path]:
-    """Packaged configurations by name; those in a folder bear its name: "paper/student"."""
-    return {
+    """Packaged trainings of networks by name; those in a folder bear its name: "paper/student"."""
+    names = {
         path.relative_to(CONFIGS).with_suffix("").as_posix(): path
         for path in sorted(CONFIGS.rglob("*.toml"))
+    }
+    return {
+        name: path
+        for name, path in names.items()
+        if not any(fnmatchcase(name, pattern) for pattern in NOT_OF_NETWORKS)
     }
 
 
