@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +22,6 @@ from fasterseg.interrupts import deferred
 
 if TYPE_CHECKING:
     from fasterseg.datasets import DatasetSpec
-    from fasterseg.search.journal import Progress
     from fasterseg.search.scoring import Evaluation
     from fasterseg.search.settings import TrainSettings
     from fasterseg.search.trainer import Trainer
@@ -42,6 +40,13 @@ def train(
     ] = None,
     role: Annotated[
         str | None, typer.Option(help="student or teacher, instead of the settings'.")
+    ] = None,
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GENOTYPE.json|MODEL",
+            help="Architecture to train, as a search leaves it, instead of the settings'.",
+        ),
     ] = None,
     resume: Annotated[
         str, typer.Option(help="automatic: go on where the output folder stands; never.")
@@ -90,12 +95,14 @@ def train(
       fasterseg-search train camvid-student --data CamVid/ --output run/
       fasterseg-search train finetune --dataset my.toml --init fasterseg-camvid --output run/
       fasterseg-search train camvid-distil --data CamVid/ --teacher teacher/ --output run/
+      fasterseg-search train paper/student --data CS/ --arch found/genotype.json --output run/
       torchrun --nproc-per-node 4 -m fasterseg search train paper/student --data CS/ --output run/
     """  # noqa: D301 - \b is Click's mark for a block that must not be wrapped
     from fasterseg.cli.training import (
         genotype_of,
         origin_of,
         resolve_device,
+        silent,
         surroundings,
         teacher_network,
         trained_weights,
@@ -103,6 +110,7 @@ def train(
     from fasterseg.datasets import dataset as named
     from fasterseg.search.data import make_samples
     from fasterseg.search.distributed import joined
+    from fasterseg.search.learner import Learner
     from fasterseg.search.threads import use_threads
     from fasterseg.search.trainer import Trainer
 
@@ -116,15 +124,25 @@ def train(
         group = stack.enter_context(joined(where))
         if dry_run:
             output = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        trainer = Trainer(
+        genotype = genotype_of(settings, len(spec.labels), arch)
+        samples = make_samples(spec, root, settings, where, note if group.leads else silent)
+        learner = Learner.of(
+            genotype,
             settings,
-            genotype_of(settings, len(spec.labels)),
-            make_samples(spec, root, settings, where, note if group.leads else _silent),
-            output,
+            samples.shares,
             device=where,
             group=group,
             start=trained_weights(init, settings) if init else None,
             teacher=teacher_network(teacher, spec) if teacher else None,
+        )
+        trainer = Trainer(
+            settings,
+            {"genotype": genotype.to_json()},
+            samples,
+            output,
+            learner=learner,
+            device=where,
+            group=group,
             provenance={
                 "init": origin_of(init), "teacher": origin_of(teacher), **surroundings(where, group)
             },
@@ -168,15 +186,15 @@ def _resume(trainer: Trainer, resume: str, accept_changes: bool) -> None:
 def _train(
     trainer: Trainer, spec: DatasetSpec, root: Path, minutes: float | None, polite: bool
 ) -> None:
-    from fasterseg.cli.training import publish
+    from fasterseg.cli.training import Stop, publish, show_progress
     from fasterseg.search.threads import follow_idle_cores
 
-    stop = _Stop(minutes)
+    stop = Stop(minutes)
     with deferred(stop.ask), contextlib.ExitStack() as stack:
         finished = trainer.run(
             stop=stop,
             before_step=follow_idle_cores() if polite else lambda: None,
-            report=_show,
+            report=show_progress,
             publish=lambda: publish(trainer, spec),
             evaluate=_evaluation(trainer, spec, root, stack),
         )
@@ -217,43 +235,15 @@ def _evaluation(
     return score
 
 
-class _Stop:
-    """True after a time, or once the process was asked to end (Ctrl-C, SIGTERM)."""
-
-    def __init__(self, minutes: float | None) -> None:
-        self._asked = False
-        self._end = None if minutes is None else time.monotonic() + 60 * minutes
-
-    def ask(self) -> None:
-        self._asked = True
-
-    def __call__(self) -> bool:
-        return self._asked or (self._end is not None and time.monotonic() >= self._end)
-
-
-def _show(progress: Progress) -> None:
-    if progress.val_miou is not None:
-        note(f"step {progress.step}: val mIoU {100 * progress.val_miou:.2f} % (averaged weights)")
-        return
-    hours, seconds = divmod(int(progress.eta_s), 3600)
-    note(
-        f"step {progress.step}/{progress.steps}  loss {progress.loss:.4f}  lr {progress.lr:.2e}  "
-        f"{progress.images_per_s:.1f} images/s  {hours}:{seconds // 60:02d} h left"
-    )
-
-
-def _silent(message: str) -> None:
-    """What the processes that do not lead have to say."""
-
-
 def _dry_run(trainer: Trainer) -> None:
     from fasterseg.search.estimate import estimate
 
     cost = estimate(trainer)
     settings = trainer.settings
     if trainer.group.leads:
+        name = trainer.subject["genotype"]["name"]
         print(
-            f"{trainer.genotype.name}: {trainer.samples.count} training pairs, {settings.steps} "
+            f"{name}: {trainer.samples.count} training pairs, {settings.steps} "
             f"steps of {settings.batch}; {cost.step_s * 1e3:.0f} ms per step "
             f"({cost.images_per_s:.1f} images/s), about {cost.total_s / 3600:.1f} h; "
             f"{cost.memory_gib:.1f} GiB on {trainer.device}"

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fasterseg.cache import write_atomic
 from fasterseg.datasets.coding import Form, IdCoding
 from fasterseg.datasets.spec import SPLITS, DatasetSpec, Pair, Split
 from fasterseg.labels import CAMVID
-from fasterseg.streets import StreetScene
+from fasterseg.streets import StreetScene, images
 from fasterseg.streets.rng import generator
 from fasterseg.types import Size
 
@@ -90,3 +93,47 @@ def streets(counts: Mapping[Split, int] = COUNTS, size: Size = _SIZE) -> Dataset
         coding=IdCoding.of(CAMVID, void=()),
         synthetic=True,
     )
+
+
+def write_streets(folder: Path, counts: Mapping[Split, int], size: Size, seed: int) -> Path:
+    """Write rendered streets as a data set of files, with the `.toml` that describes it.
+
+    The same arguments give the same bytes; what is there already is not rendered again.
+
+    Args:
+        folder: gets `streets.toml`, `images/<split>` and `labels/<split>` (PNG, CamVid's classes).
+        counts: split -> number of pictures, at least 1 each.
+        size: of the pictures, each side at least 64.
+        seed: which pictures.
+
+    Returns:
+        The `.toml` file.
+
+    Raises:
+        OutputError: something cannot be written.
+    """
+    description = folder / "streets.toml"
+    text = _description(counts, size)
+    if description.exists() and description.read_text(encoding="utf-8") == text:
+        return description
+    splits = [split for split, count in counts.items() for _ in range(count)]
+    for number, (split, pair) in enumerate(
+        zip(splits, images(seed, len(splits), size), strict=True)
+    ):
+        for kind, pixels in zip(("images", "labels"), pair, strict=True):
+            png = cv2.imencode(".png", pixels)[1].tobytes()
+            write_atomic(folder / kind / split / f"{number:04d}.png", png)
+    # Last, so that a data set which is described is complete.
+    write_atomic(description, text.encode())
+    return description
+
+
+def _description(counts: Mapping[Split, int], size: Size) -> str:
+    tables = "".join(
+        f'\n[{split}]\nimages = "images/{split}/*.png"\nlabels = "labels/{split}/*.png"\n'
+        for split in counts
+    )
+    head = {"name": "streets", "size": str(size)}
+    lists = {"classes": CAMVID.classes, "palette": CAMVID.palette}
+    lines = [f"{key} = {json.dumps(value)}\n" for key, value in (*head.items(), *lists.items())]
+    return "# Rendered streets with CamVid's classes.\n" + "".join(lines) + tables

@@ -32,16 +32,16 @@ class Estimate:
     memory_gib: float
 
 
-def estimate(trainer: Trainer) -> Estimate:
-    """Train `STEPS` steps and time the second half of them."""
+def estimate(trainer: Trainer, steps: int = STEPS) -> Estimate:
+    """Train some steps, 2 at least, and time the second half of them."""
     settings = trainer.settings
     with closing(trainer.samples.batches()) as batches:
-        for index in range(STEPS):
-            if index == STEPS // 2:
+        for index in range(steps):
+            if index == steps // 2:
                 started_at = time.perf_counter()
             # The losses come back as numbers, so a GPU has finished when this returns.
             trainer.train_step(*next(batches))
-        step_s = (time.perf_counter() - started_at) / (STEPS - STEPS // 2)
+        step_s = (time.perf_counter() - started_at) / (steps - steps // 2)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if trainer.device == "cuda":
         memory = torch.cuda.max_memory_reserved()

@@ -4,8 +4,16 @@ from pathlib import Path
 
 import numpy as np
 
-from fasterseg.datasets import DATASETS, SPLITS, DatasetSpec, check_dataset, streets
-from fasterseg.datasets.rendered import _FIRST_SEED, COUNTS, _render
+from fasterseg.datasets import (
+    DATASETS,
+    SPLITS,
+    DatasetSpec,
+    Split,
+    check_dataset,
+    dataset,
+    streets,
+)
+from fasterseg.datasets.rendered import _FIRST_SEED, COUNTS, _render, write_streets
 from fasterseg.labels import CAMVID
 from fasterseg.types import Size
 
@@ -59,3 +67,32 @@ def test_a_check_finds_them_sound_and_different() -> None:
 
 def test_they_are_marked_as_synthetic_and_nothing_else_is() -> None:
     assert [name for name, spec in DATASETS.items() if spec.synthetic] == ["streets"]
+
+
+def test_written_streets_are_a_data_set_of_files(tmp_path: Path) -> None:
+    counts: dict[Split, int] = {"train": 2, "val": 1}
+    file = write_streets(tmp_path / "one", counts, Size(64, 96), seed=3)
+    spec = dataset(str(file))
+    assert spec.labels.classes == CAMVID.classes
+    assert [len(spec.pairs(spec.folder(None), split)) for split in counts] == [2, 1]
+    pair = spec.pairs(spec.folder(None), "train")[0]
+    assert spec.read_image(pair).shape == (64, 96, 3)
+    assert set(np.unique(spec.read_label(pair))) <= {*range(len(CAMVID)), CAMVID.ignore_id}
+    again = write_streets(tmp_path / "two", counts, Size(64, 96), seed=3)
+    for path in (tmp_path / "one").rglob("*.*"):
+        if path.is_file():
+            assert (
+                path.read_bytes()
+                == (again.parent / path.relative_to(tmp_path / "one")).read_bytes()
+            )
+
+
+def test_written_streets_are_not_rendered_again(tmp_path: Path) -> None:
+    file = write_streets(tmp_path, {"train": 1}, Size(64, 96), seed=3)
+    picture = next(tmp_path.glob("images/train/*.png"))
+    picture.unlink()
+    write_streets(tmp_path, {"train": 1}, Size(64, 96), seed=3)
+    assert not picture.exists()
+    file.unlink()
+    write_streets(tmp_path, {"train": 1}, Size(64, 96), seed=3)
+    assert picture.exists()

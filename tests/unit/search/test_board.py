@@ -66,6 +66,38 @@ def test_records_of_the_journal_appear_under_the_fixed_tags(tmp_path: Path) -> N
     assert scalars(tmp_path, f"miou/{CAMVID.classes[0]}") == [(50, 50.0)]
 
 
+def test_epochs_of_a_co_search_appear_under_the_fixed_tags(tmp_path: Path) -> None:
+    journal, board = Journal(tmp_path), Board(tmp_path, CAMVID)
+    journal.listeners.append(board)
+    names = ("8", "16", "32", "8_32", "16_32")
+    logits = {"alpha": [[[0.0, 1.0]]], "beta": [[[0.5, 0.5]]], "ratio": [[[0.1, 2.0]]]}
+    step = {"latency_ms": 5.0, "multiplier": 0.2, "logits_student": 1.0}
+    journal.write({**progress(10), **step})
+    journal.write(
+        {
+            "step": 10,
+            "epoch": 1,
+            "entropy": {"student": 0.9, "teacher": 0.8},
+            "margin": {"student": 0.1, "teacher": 0.2},
+            "latency_ms": 4.0,
+            "miou": {name: 30.0 for name in names},
+            "teacher_miou": {name: 40.0 for name in names},
+            "gap": {"16_32": 1.5},
+            "logits": {"student": logits, "teacher": logits},
+        }
+    )
+    board.close()
+    tags = events(tmp_path).Tags()
+    assert {f"miou/{name}" for name in names} <= set(tags["scalars"])
+    assert {"loss/logits_student", "arch/margin_student", "gap/16_32"} <= set(tags["scalars"])
+    assert scalars(tmp_path, "arch/entropy") == [(10, 0.9)]
+    assert scalars(tmp_path, "latency/predicted_ms") == [(10, 4.0)]
+    assert scalars(tmp_path, "latency/expected_ms") == [(10, 5.0)]
+    kinds = ("alpha", "beta", "ratio")
+    shown = {f"{kind}/{name}" for kind in kinds for name in ("student", "teacher")}
+    assert set(tags["histograms"]) == shown
+
+
 @pytest.mark.parametrize("closed", [True, False])
 def test_a_resumed_run_shows_every_step_once(tmp_path: Path, closed: bool) -> None:
     killed = Board(tmp_path, CAMVID)
