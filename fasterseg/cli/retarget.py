@@ -84,10 +84,10 @@ def run(
 
     \b
     Examples:
-      fasterseg-search run camvid-cpu --data CamVid/ --target-latency-ms 15 --output run/
+      fasterseg-search run camvid-cpu --data CamVid/ --target-latency-ms 30 --output run/
       fasterseg-search run camvid-cpu --data CamVid/ --output run/ --dry-run
       fasterseg-search run mine.toml --target-fps 30 --table T.json --skip train --output run/
-      fasterseg-search run camvid-cpu --supernet run/ --target-latency-ms 8 --output faster/
+      fasterseg-search run camvid-cpu --supernet run/ --target-latency-ms 20 --output faster/
       fasterseg-search run --smoke --output smoke/
       torchrun --nproc-per-node 4 -m fasterseg search run cityscapes-gpu --data CS/ --output run/
     """  # noqa: D301 - \b is Click's mark for a block that must not be wrapped
@@ -173,8 +173,8 @@ def search(
 
     \b
     Examples:
-      fasterseg-search search camvid-cpu --data CamVid/ --target-latency-ms 15 --output run/
-      fasterseg-search search camvid-cpu --supernet run/ --table T.json --target-fps 60 --output b/
+      fasterseg-search search camvid-cpu --data CamVid/ --target-latency-ms 30 --output run/
+      fasterseg-search search camvid-cpu --supernet run/ --table T.json --target-fps 40 --output b/
     """  # noqa: D301 - \b is Click's mark for a block that must not be wrapped
     changes = _changes(target_latency_ms, target_fps, seed, dataset)
     with prepared(device, threads, minutes, polite) as (where, group, hooks):
