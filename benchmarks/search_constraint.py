@@ -92,12 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     file = TableFile.load(given.run / TABLE)
     price = target_pricer(_run(given, settings, given.run), file)
     released_ms = price(settings.target_model)
+    targets_ms = tuple(round(share * released_ms, 3) for share in SHARES)
     chosen = []
-    for share in SHARES:
-        for seed in SEEDS:
-            target_ms = round(share * released_ms, 3)
-            chosen.append((seed, _search(given, settings, target_ms, seed)))
-            print(f"target {target_ms:g} ms, seed {seed}: done", file=sys.stderr)
+    for seed in SEEDS:
+        chosen += [(seed, found) for found in _search(given, settings, targets_ms, seed)]
+        print(f"seed {seed}: done", file=sys.stderr)
     trials = _measured_again(file, chosen)
     print("\n".join(lines(trials)))
     if given.output:
@@ -115,20 +114,20 @@ def _run(given: argparse.Namespace, settings: RetargetSettings, folder: Path) ->
 
 
 def _search(
-    given: argparse.Namespace, settings: RetargetSettings, target_ms: float, seed: int
-) -> dict[str, Any]:
-    """What one search chose."""
-    folder = given.work / f"{target_ms:g}ms-seed{seed}"
+    given: argparse.Namespace, settings: RetargetSettings, targets_ms: tuple[float, ...], seed: int
+) -> list[dict[str, Any]]:
+    """What the searches of one seed chose."""
+    folder = given.work / f"seed{seed}"
     train = replace(settings.train, compare_random=0)
     quick = replace(
         settings,
-        targets_ms=(target_ms,),
+        targets_ms=targets_ms,
         target_share=None,
         search=replace(QUICK, seed=seed),
         train=train,
     )
     run_stages(_run(given, quick, folder), ["measure", "supernet", "search"])
-    found: dict[str, Any] = read_json(folder / SEARCH)["targets"][0]
+    found: list[dict[str, Any]] = read_json(folder / SEARCH)["targets"]
     return found
 
 
