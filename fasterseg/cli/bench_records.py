@@ -40,14 +40,14 @@ def report(
     log_format: LogFormatOption = LogFormat.TEXT,
     debug: DebugOption = False,
 ) -> None:
-    r"""One self-contained HTML page of records: distributions, FPS by size, accuracy, layers.
+    """One self-contained HTML page of records: distributions, FPS by size, accuracy, layers.
 
     \b
     Examples:
       fasterseg-bench report benchmarks/results/*/*-engines.json -o report.html
       fasterseg-bench report bench.json --accuracy accuracy.json -o report.html
       fasterseg-bench report --readme README.md
-    """
+    """  # noqa: D301 - \b is Click's mark for a block that must not be wrapped
     from fasterseg.bench.readme import refresh
     from fasterseg.bench.records import BenchRecord
     from fasterseg.bench.scores import Score

@@ -202,9 +202,10 @@ def report(
     Example:
       fasterseg-search report run/
     """  # noqa: D301 - \b is Click's mark for a block that must not be wrapped
-    from fasterseg.retarget.report import write_report
+    from fasterseg.registry import resolve
+    from fasterseg.retarget.stage_export import PAGES
 
-    print(write_report(folder))
+    print(resolve(PAGES, "report", "page")(folder))
 
 
 def _changes(
@@ -241,9 +242,14 @@ def _run(
 
 
 def _do(this: Run, only: list[str], skip: list[str], redo: list[str]) -> None:
+    from fasterseg.registry import resolve
+    from fasterseg.retarget.stage_export import PAGES
     from fasterseg.retarget.stages import chosen_stages, run_stages
 
     names = chosen_stages(this.settings.method, only, skip)
+    if "report" in names:
+        # What it needs is told before hours of training, not after.
+        resolve(PAGES, "report", "page")
     if run_stages(this, names, redo) and this.group.leads:
         for path in results_of(this.folder):
             print(path)

@@ -9,15 +9,17 @@ from fasterseg.deploy.export import export_onnx
 from fasterseg.deploy.recipe import artefact_name
 from fasterseg.errors import PerformanceError
 from fasterseg.graph.emit import EmitOptions
+from fasterseg.registry import resolve
 from fasterseg.retarget.stage_context import SEARCH, TRAINED, Run, Stage, digest_of, read_json
 from fasterseg.retarget.stage_train import FOLDER, arms_of
 from fasterseg.runtime.model import resolve_model
+from fasterseg.search.corecord import UNMOVED
 
 EXPORTED: Final = "export"
 REPORTED: Final = "report.html"
 
-UNMOVED: Final = 0.95
-"""Mean normalised entropy of logits above which a search has decided nothing."""
+PAGES: Final = {"page": "fasterseg.retarget.report:write_report"}
+"""What needs the extra `report`; resolved, so that its absence is told with the remedy."""
 
 
 def check_moved(run: Run) -> None:
@@ -76,9 +78,7 @@ def _report_sources(run: Run) -> dict[str, str]:
 
 def _report(run: Run) -> bool:
     if run.group.leads:
-        from fasterseg.retarget.report import write_report
-
-        run.tell(f"  {write_report(run.folder)}")
+        run.tell(f"  {resolve(PAGES, 'report', 'page')(run.folder)}")
     return True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,19 @@ def test_the_miniature_takes_no_settings(program: Run) -> None:
     outcome = program("run", "smoke", "--smoke", "--output", "out")
     assert outcome.code == 2
     assert "its own settings" in outcome.stderr
+
+
+def test_what_the_report_needs_is_told_before_anything_is_trained(
+    program: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("fasterseg.retarget.report")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    for arguments in (("run", "smoke", *DATA, "--output", "out"), ("report", "out")):
+        outcome = program(*arguments)
+        assert outcome.code == 4
+        assert "pip install 'fasterseg[report]'" in outcome.stderr
+    assert not Path("out").exists()
 
 
 def test_unknown_stages_are_refused(program: Run) -> None:
