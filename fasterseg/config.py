@@ -27,13 +27,21 @@ def load_toml(path: Path, kind: type[T]) -> T:
     Raises:
         ConfigError: the file cannot be read, is not TOML, or does not fit `kind`.
     """
+    return from_mapping(read_toml(path), kind, where=str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file as it is.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not TOML.
+    """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
-    return from_mapping(data, kind, where=str(path))
 
 
 def from_mapping(data: Mapping[str, Any], kind: type[T], where: str) -> T:

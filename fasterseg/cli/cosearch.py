@@ -15,6 +15,7 @@ from fasterseg.cli.search_options import (
     DatasetOption,
     DeviceOption,
     DryRunOption,
+    ImagesOption,
     MinutesOption,
     PoliteOption,
     SeedOption,
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from fasterseg.search.distributed import Group
 
 FolderOption = Annotated[Path, typer.Option(help="Folder for checkpoints, log and results.")]
-ImagesOption = Annotated[
-    int | None, typer.Option(min=1, help="Crops in the whole run, instead of the file's.")
-]
 EpochsOption = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Epochs to divide them into.")
 ]
@@ -195,13 +193,12 @@ def _table(path: Path, settings: MixtureSettings) -> LatencyTable:
 
 
 def _train(mixture: MixtureRun, output: Path, hooks: Hooks) -> bool:
-    from fasterseg.retarget.stage_context import SPLIT
+    from fasterseg.retarget.stage_context import SPLIT, write_json
     from fasterseg.retarget.stage_mixture import watched
-    from fasterseg.retarget.stage_split import write_split
     from fasterseg.retarget.stage_training import proceed
 
     trainer = mixture.trainer(output)
-    write_split(output / SPLIT, mixture.split)
+    write_json(output / SPLIT, mixture.split.to_json())
     searches = mixture.settings.stage == "search"
     between = watched(mixture, trainer) if searches else lambda: None
     finished = proceed(trainer, mixture.spec, hooks, between=between)
@@ -213,16 +210,15 @@ def _train(mixture: MixtureRun, output: Path, hooks: Hooks) -> bool:
 
 
 def _derive(mixture: MixtureRun, output: Path, hooks: Hooks) -> None:
-    from fasterseg.retarget.stage_context import GENOTYPE, TEACHER
+    from fasterseg.retarget.stage_context import GENOTYPE, TEACHER, write_json
     from fasterseg.retarget.stage_mixture import found_networks
-    from fasterseg.retarget.stage_search import write_genotype
     from fasterseg.search.corecord import did_not_move
 
     student, teacher, record = found_networks(mixture, output)
     if warning := did_not_move(record):
         hooks.warn(warning)
     for name, genotype in ((GENOTYPE, student), (TEACHER, teacher)):
-        write_genotype(output / name, genotype.to_json())
+        write_json(output / name, genotype.to_json())
         print(output / name)
 
 

@@ -27,6 +27,9 @@ DataOption = Annotated[
 DatasetOption = Annotated[
     str | None, typer.Option(help="Name, or .toml of your own, instead of the settings'.")
 ]
+ImagesOption = Annotated[
+    int | None, typer.Option(min=1, help="Crops in the whole run, instead of the file's.")
+]
 TargetOption = Annotated[
     list[float] | None,
     typer.Option(

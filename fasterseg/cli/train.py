@@ -18,6 +18,7 @@ from fasterseg.cli.options import (
     ThreadsOption,
     note,
 )
+from fasterseg.cli.search_options import DataOption, DatasetOption, ImagesOption, MinutesOption
 from fasterseg.interrupts import deferred
 
 if TYPE_CHECKING:
@@ -30,14 +31,8 @@ if TYPE_CHECKING:
 def train(
     config: Annotated[str, typer.Argument(help="Settings .toml, or the name of a packaged one.")],
     output: Annotated[Path, typer.Option(help="Folder for model, checkpoints and log.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the data set, where its .toml does not name it."),
-    ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(help="Name, or .toml of your own, instead of the settings'."),
-    ] = None,
+    data: DataOption = None,
+    dataset: DatasetOption = None,
     role: Annotated[
         str | None, typer.Option(help="student or teacher, instead of the settings'.")
     ] = None,
@@ -61,13 +56,9 @@ def train(
     teacher: Annotated[
         str | None, typer.Option(help="Trained model of the same classes to distil from.")
     ] = None,
-    images: Annotated[
-        int | None, typer.Option(min=1, help="Crops in the whole run, instead of the file's.")
-    ] = None,
+    images: ImagesOption = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed, instead of the file's.")] = None,
-    minutes: Annotated[
-        float | None, typer.Option(min=0.0, help="Stop, saved, after this time.")
-    ] = None,
+    minutes: MinutesOption = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     polite: Annotated[

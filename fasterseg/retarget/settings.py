@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from fasterseg.arch.genotype import Rate
 from fasterseg.arch.operators import CANDIDATES
 from fasterseg.arch.space import WIDTHS, SearchSpace
 from fasterseg.bench.tables import Statistic
-from fasterseg.config import from_mapping, load_toml
+from fasterseg.config import from_mapping, load_toml, read_toml
 from fasterseg.errors import ConfigError, UnknownNameError
 from fasterseg.registry import unknown
 from fasterseg.search.evolve import EvolveSettings
@@ -304,7 +303,7 @@ def load_run(
         if name not in known:
             raise UnknownNameError(unknown("run", name, known))
         path = known[name]
-    values = {**_read(path), **(changes or {})}
+    values = {**read_toml(path), **(changes or {})}
     if changes and (aims := _AIMS & changes.keys()):
         values = {key: value for key, value in values.items() if key not in _AIMS - aims}
     if space is not None:
@@ -326,15 +325,6 @@ def _seeded(values: Mapping[str, Any], where: str) -> RetargetSettings:
     supernet = settings.supernet and dataclasses.replace(settings.supernet, seed=settings.seed)
     search = dataclasses.replace(settings.search, seed=settings.seed)
     return dataclasses.replace(settings, supernet=supernet, search=search)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

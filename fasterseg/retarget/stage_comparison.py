@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from fasterseg.arch.genotype import Genotype
 from fasterseg.bench.records import now
-from fasterseg.cache import write_atomic
 from fasterseg.errors import PerformanceError
 from fasterseg.retarget.measured import TOLERANCE, Measurements, within_tolerance
-from fasterseg.retarget.stage_context import COMPARISON, Run
+from fasterseg.retarget.stage_context import COMPARISON, Run, write_json
 from fasterseg.search.evolve import Price, equal_latency
 
 _MOST: Final = 8
@@ -99,4 +97,4 @@ def _write(
         "networks": [entry for entry in entries if entry["digest"] in kept],
         "ruled_out": [entry for entry in entries if entry["digest"] not in kept],
     }
-    write_atomic(run.path(COMPARISON), (json.dumps(data, indent=1) + "\n").encode())
+    write_json(run.path(COMPARISON), data)

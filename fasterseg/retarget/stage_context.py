@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fasterseg.arch.space import SearchSpace
+from fasterseg.cache import write_atomic
 from fasterseg.datasets import DatasetSpec
 from fasterseg.errors import ConfigError, FastersegError
 from fasterseg.retarget.settings import RetargetSettings
@@ -183,6 +184,15 @@ def read_json(path: Path) -> Any:
         raise ConfigError(
             f"{path} cannot be read ({error}); redo the stage that wrote it, see --redo"
         ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file that a later stage reads with `read_json`, all of it or nothing.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    write_atomic(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def plain(value: Any) -> Any:

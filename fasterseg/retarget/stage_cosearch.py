@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from fasterseg.bench.tables import TableFile
-from fasterseg.cache import write_atomic
 from fasterseg.retarget.measured import Measurements
 from fasterseg.retarget.stage_comparison import draw_comparison
 from fasterseg.retarget.stage_context import (
@@ -19,10 +17,11 @@ from fasterseg.retarget.stage_context import (
     Run,
     Stage,
     digest_of,
+    write_json,
 )
 from fasterseg.retarget.stage_measure import load_table
 from fasterseg.retarget.stage_mixture import MixtureRun, found_networks, last_record, watched
-from fasterseg.retarget.stage_search import MEASURED, pricer, target_pricer, write_genotype
+from fasterseg.retarget.stage_search import MEASURED, pricer, target_pricer
 from fasterseg.retarget.stage_split import split_of, split_source, store_split
 from fasterseg.retarget.stage_training import final_file, proceed
 
@@ -87,8 +86,8 @@ def _cosearch(run: Run) -> bool:
 def _derive(run: Run) -> bool:
     mixture = cosearching(run)
     student, teacher, record = found_networks(mixture, run.path(COSEARCHED))
-    write_genotype(run.path(TEACHER), teacher.to_json())
-    write_genotype(run.path(GENOTYPE), student.to_json())
+    write_json(run.path(TEACHER), teacher.to_json())
+    write_json(run.path(GENOTYPE), student.to_json())
     file = TableFile.load(run.path(TABLE))
     measurements = Measurements(file, run.path(MEASURED), on_progress=run.hooks.measured)
     known = measurements([student])[student.digest()]
@@ -112,7 +111,7 @@ def _derive(run: Run) -> bool:
         "targets": [entry],
         "pareto": [],
     }
-    write_atomic(run.path(SEARCH), (json.dumps(summary, indent=1) + "\n").encode())
+    write_json(run.path(SEARCH), summary)
     return True
 
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fasterseg.arch.genotype import Genotype
 from fasterseg.arch.plan import plan
 from fasterseg.bench.tables import TableFile
-from fasterseg.cache import write_atomic
 from fasterseg.retarget.choose import Chosen, choose
 from fasterseg.retarget.measured import Measurements
 from fasterseg.retarget.stage_comparison import draw_comparison
-from fasterseg.retarget.stage_context import COMPARISON, GENOTYPE, SEARCH, TABLE, Run, Stage
+from fasterseg.retarget.stage_context import (
+    COMPARISON,
+    GENOTYPE,
+    SEARCH,
+    TABLE,
+    Run,
+    Stage,
+    write_json,
+)
 from fasterseg.retarget.stage_context import digest_of as digest
 from fasterseg.retarget.stage_measure import load_table
 from fasterseg.retarget.stage_split import pairs_of, split_source
@@ -154,15 +159,6 @@ def genotype_name(targets: Sequence[float], number: int) -> str:
     return GENOTYPE if number == 0 else f"genotype-{targets[number]:g}ms.json"
 
 
-def write_genotype(path: Path, genotype: dict[str, Any]) -> None:
-    """Write an architecture, the same bytes for the same one.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    write_atomic(path, (json.dumps(genotype, indent=1) + "\n").encode())
-
-
 def _settings(run: Run) -> dict[str, Any]:
     settings = run.settings
     return {
@@ -190,7 +186,7 @@ def _work(run: Run) -> bool:
         genotype = result.pop("genotype")
         name = genotype_name(targets, number)
         if run.group.leads:
-            write_genotype(run.path(name), genotype)
+            write_json(run.path(name), genotype)
         results.append({**result, "file": name})
         run.tell(
             f"  chosen: {result['chosen'][:12]}, {result['measured_ms']:.3f} ms measured, "
@@ -206,7 +202,7 @@ def _work(run: Run) -> bool:
             "targets": results,
             "pareto": [{"digest": p.digest, "ms": p.ms, "miou": p.miou} for p in front],
         }
-        write_atomic(run.path(SEARCH), (json.dumps(summary, indent=1) + "\n").encode())
+        write_json(run.path(SEARCH), summary)
     run.group.share(None)
     return True
 

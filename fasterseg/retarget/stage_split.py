@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
-from fasterseg.cache import write_atomic
 from fasterseg.datasets import Pair
-from fasterseg.retarget.stage_context import SPLIT, Run
+from fasterseg.retarget.stage_context import SPLIT, Run, write_json
 from fasterseg.retarget.stages import key_of
 from fasterseg.search.split import Part, TrainSplit, split_train
 
@@ -39,16 +36,7 @@ def split_source(run: Run) -> dict[str, str]:
 def store_split(run: Run) -> None:
     """Write the split into the run's folder, for people and for later stages elsewhere."""
     if run.group.leads:
-        write_split(run.path(SPLIT), split_of(run))
-
-
-def write_split(path: Path, split: TrainSplit) -> None:
-    """Write a split, the same bytes for the same one.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    write_atomic(path, (json.dumps(split.to_json(), indent=1) + "\n").encode())
+        write_json(run.path(SPLIT), split_of(run).to_json())
 
 
 def _pairs(run: Run) -> Sequence[Pair]:

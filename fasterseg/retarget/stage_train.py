@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fasterseg.arch.genotype import Genotype
 from fasterseg.arch.plan import plan
-from fasterseg.cache import write_atomic
 from fasterseg.datasets import spaced
 from fasterseg.retarget.settings import SEARCHED
 from fasterseg.retarget.stage_context import (
@@ -24,6 +22,7 @@ from fasterseg.retarget.stage_context import (
     Stage,
     digest_of,
     read_json,
+    write_json,
 )
 from fasterseg.retarget.stage_judge import Counts, difference, judge, miou, store_counts
 from fasterseg.retarget.stage_judge import stored_counts as stored
@@ -261,8 +260,7 @@ def _work(run: Run) -> bool:
         if not train_arm(run, arm):
             return False
     if run.group.leads:
-        text = json.dumps(summary(run, arms), indent=1) + "\n"
-        write_atomic(run.path(TRAINED), text.encode())
+        write_json(run.path(TRAINED), summary(run, arms))
         for line in lines_of(read_json(run.path(TRAINED))):
             run.tell(line)
     run.group.share(None)

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from fasterseg.bench.records import now
-from fasterseg.cache import make_folder, write_atomic
+from fasterseg.cache import make_folder
 from fasterseg.errors import ConfigError, OutputError, UnknownNameError, UsageError
 from fasterseg.registry import resolve, unknown
 from fasterseg.retarget.settings import Method
-from fasterseg.retarget.stage_context import SETTINGS, HaltedError, Run, Stage, plain
+from fasterseg.retarget.stage_context import SETTINGS, HaltedError, Run, Stage, plain, write_json
 
 RECORDS: Final = "stages.json"
 
@@ -113,7 +113,7 @@ class Records:
         Raises:
             OutputError: it cannot be written.
         """
-        write_atomic(self.path, (json.dumps(self.stages, indent=1) + "\n").encode())
+        write_json(self.path, self.stages)
 
 
 def key_of(inputs: Mapping[str, Any]) -> str:
@@ -158,7 +158,7 @@ def run_stages(run: Run, names: Sequence[str], redo: Sequence[str] = ()) -> bool
         make_folder(run.folder)
         _forget(run, [name for name in order if name in _following(order, redo)])
         _check_settings(run, order)
-        write_atomic(run.path(SETTINGS), _text(run.settings.to_json()))
+        write_json(run.path(SETTINGS), run.settings.to_json())
     return all(_do(run, name, order[name]) for name in names)
 
 
@@ -275,7 +275,3 @@ def _remove(path: Path) -> None:
             f"cannot remove {path}: {error.strerror or error}. Mend its permissions, or choose "
             "another --output"
         ) from error
-
-
-def _text(data: Mapping[str, Any]) -> bytes:
-    return (json.dumps(data, indent=1) + "\n").encode()
