@@ -32,6 +32,7 @@ from fasterseg.bench.fit import (
     quality,
 )
 from fasterseg.bench.ops import Clocks, OnProgress, Progress, begin_run
+from fasterseg.bench.quiet import Quiet
 from fasterseg.bench.records import current_commit, now
 from fasterseg.bench.tables import GRANULARITIES, STATISTICS, Granularity, Statistic, TableFile
 from fasterseg.bench.timing import TimingProtocol
@@ -67,6 +68,7 @@ def measure_nets(
     protocol: TimingProtocol = NET,
     limit_s: float | None = None,
     clocks: Clocks | None = None,
+    quiet: Quiet | None = None,
 ) -> int:
     """Measure the drawn networks, each `PASSES` times, hours or minutes apart in another order.
 
@@ -79,6 +81,7 @@ def measure_nets(
         protocol: how much to run of each in a pass.
         limit_s: begin no further ones after so many seconds.
         clocks: what times are read from.
+        quiet: repeats those during which the machine was disturbed; None takes them as they come.
 
     Returns:
         Number of measurements that are still missing.
@@ -92,10 +95,12 @@ def measure_nets(
     total = left = sum(map(len, groups))
     begin = clocks.wall()
     if groups:
-        begin_run(file, "networks", protocol)
+        begin_run(file, "networks", protocol, quiet)
     for group in groups:
         nets = [visit.genotype for visit in group]
-        times = time_together(file, nets, open_net, frames, protocol=protocol, clocks=clocks)
+        times = time_together(
+            file, nets, open_net, frames, protocol=protocol, clocks=clocks, quiet=quiet
+        )
         for visit, one in zip(group, times, strict=True):
             file.nets.setdefault(visit.digest, []).append(one)
         file.save()

@@ -12,11 +12,12 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from fasterseg.arch.operators import macs
 from fasterseg.arch.space import Placed
 from fasterseg.bench import device as machine
+from fasterseg.bench.quiet import Quiet
 from fasterseg.bench.records import current_commit, now
 from fasterseg.bench.snippets import Opener
 from fasterseg.bench.tables import TableFile, Times
@@ -24,6 +25,8 @@ from fasterseg.bench.timing import CallLane, Clock, Collected, Lane, Samples, Ti
 from fasterseg.graph.emit import EmitOptions
 from fasterseg.graph.single import PARTS, emit_single, is_nothing
 from fasterseg.types import LatencyStats
+
+T = TypeVar("T")
 
 _ORDER_SEED: Final = 0
 _NOTHING: Final[Times] = {"p50_ms": 0.0, "min_ms": 0.0, "cpu_p50_ms": 0.0, "cpu_min_ms": 0.0}
@@ -75,6 +78,7 @@ def measure_rows(
     *,
     limit_s: float | None = None,
     clocks: Clocks | None = None,
+    quiet: Quiet | None = None,
 ) -> int:
     """Measure the operators that a table has no row for, in an order that mixes their kinds.
 
@@ -85,6 +89,7 @@ def measure_rows(
         on_progress: called after every row.
         limit_s: begin no further row after so many seconds.
         clocks: what times are read from.
+        quiet: repeats rows during which the machine was disturbed; None takes them as they come.
 
     Returns:
         Number of rows that are still missing.
@@ -98,9 +103,9 @@ def measure_rows(
     # A drift of the machine must not look like a difference between operators.
     random.Random(_ORDER_SEED).shuffle(todo)
     begin = clocks.wall()
-    run = begin_run(file, "rows", file.protocol) if todo else 0
+    run = begin_run(file, "rows", file.protocol, quiet) if todo else 0
     for done, placed in enumerate(todo, start=1):
-        row = measure_row(placed, file, open_one, clocks)
+        row = measure_row(placed, file, open_one, clocks, quiet)
         file.measured_on = now()
         file.rows[placed.spec.key()] = {**row, "at": file.measured_on, "run": run}
         file.save()
@@ -128,13 +133,18 @@ def estimate_s(todo: Sequence[Placed], protocol: TimingProtocol, cores: int) -> 
 
 
 def measure_row(
-    placed: Placed, file: TableFile, open_one: Opener, clocks: Clocks
+    placed: Placed,
+    file: TableFile,
+    open_one: Opener,
+    clocks: Clocks,
+    quiet: Quiet | None = None,
 ) -> dict[str, Any]:
     """Time one operator at both granularities.
 
     Returns:
         `inside` and `alone` with their times, `count` (runs of each graph) and `cov` (standard
-        deviation over mean of the runs of the operator between others).
+        deviation over mean of the runs of the operator between others), and `slowdown` of the
+        machine meanwhile, where that was watched.
     """
     if is_nothing(placed.spec):
         return {"inside": dict(_NOTHING), "alone": dict(_NOTHING), "count": 0, "cov": 0.0}
@@ -145,12 +155,13 @@ def measure_row(
             model = emit_single(placed, file.size, part, options)
             snippet = stack.enter_context(contextlib.closing(open_one(model.SerializeToString())))
             lanes.append(_lane(snippet.run, clocks))
-        alone, inside, around = in_step(lanes, file.protocol)
+        (alone, inside, around), watched = watch(quiet, lambda: in_step(lanes, file.protocol))
     return {
         "inside": difference(inside, around),
         "alone": times_of(alone),
         "count": len(inside.wall_ms),
         "cov": round(LatencyStats.of(inside.wall_ms).cov, 4),
+        **watched,
     }
 
 
@@ -207,7 +218,17 @@ def _rounded(*values_ms: float) -> dict[str, float]:
     return {name: round(max(0.0, value), 4) for name, value in zip(names, values_ms, strict=True)}
 
 
-def begin_run(file: TableFile, what: str, protocol: TimingProtocol) -> int:
+def watch(quiet: Quiet | None, measure: Callable[[], T]) -> tuple[T, dict[str, float]]:
+    """What was measured, and `slowdown` of the machine where it is watched."""
+    if quiet is None:
+        return measure(), {}
+    taken, slowdown = quiet.take(measure)
+    return taken, {"slowdown": slowdown}
+
+
+def begin_run(
+    file: TableFile, what: str, protocol: TimingProtocol, quiet: Quiet | None = None
+) -> int:
     """Note that measuring begins, and how busy the machine is; returns the run's number."""
     entry = {
         "what": what,
@@ -215,6 +236,7 @@ def begin_run(file: TableFile, what: str, protocol: TimingProtocol) -> int:
         "begun": now(),
         "commit": current_commit(),
         "load_average": machine.load_average(),
+        "quiet": quiet.to_json() if quiet else None,
     }
     file.runs.append(entry)
     return len(file.runs) - 1

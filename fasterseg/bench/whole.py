@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from fasterseg.arch.genotype import Genotype
 from fasterseg.bench import engines, snippets
 from fasterseg.bench.interleave import interleave
-from fasterseg.bench.ops import Clocks, times_of
+from fasterseg.bench.ops import Clocks, times_of, watch
+from fasterseg.bench.quiet import Quiet
 from fasterseg.bench.tables import TableFile, Times
 from fasterseg.bench.timing import CallLane, TimingProtocol
 from fasterseg.errors import UsageError
@@ -63,6 +64,7 @@ def time_together(
     *,
     protocol: TimingProtocol = NET,
     clocks: Clocks | None = None,
+    quiet: Quiet | None = None,
 ) -> list[Times]:
     """Open a few networks at once, time them in turn, and close them; the table is not changed.
 
@@ -73,9 +75,10 @@ def time_together(
         frames: one batch, uint8, (N, H, W, 3), BGR.
         protocol: how much to run of each.
         clocks: what times are read from.
+        quiet: repeats all of them where the machine was disturbed; None takes them as they come.
 
     Returns:
-        Every statistic of each.
+        Every statistic of each, and `slowdown` of the machine meanwhile where that was watched.
 
     Raises:
         UsageError: the networks finish elsewhere than the row of the output did.
@@ -90,7 +93,8 @@ def time_together(
             net.bind(frames)
             run = _call(net)
             lanes.append(CallLane(run, clock=clocks.wall, cpu_clock=clocks.cpu))
-        return [times_of(turns.samples) for turns in interleave(lanes, protocol)]
+        turns, watched = watch(quiet, lambda: interleave(lanes, protocol))
+        return [{**times_of(one.samples), **watched} for one in turns]
 
 
 def _call(net: Net) -> Callable[[int], None]:

@@ -83,6 +83,7 @@ def calibrate(
 
 def _measure_networks(file: TableFile, limit_minutes: float | None) -> int:
     from fasterseg.bench.calibrate import measure_nets
+    from fasterseg.bench.quiet import quiet_for
     from fasterseg.bench.whole import deployed
 
     drawn = _drawn(file)
@@ -90,7 +91,10 @@ def _measure_networks(file: TableFile, limit_minutes: float | None) -> int:
     warn_busy()
     opener, frames = deployed(file)
     reporter = Reporter("networks")
-    return measure_nets(file, drawn, opener, frames, reporter, limit_s=seconds_of(limit_minutes))
+    limit_s = seconds_of(limit_minutes)
+    return measure_nets(
+        file, drawn, opener, frames, reporter, limit_s=limit_s, quiet=quiet_for(file)
+    )
 
 
 def _drawn(file: TableFile) -> Draw:

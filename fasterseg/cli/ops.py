@@ -192,6 +192,7 @@ def _measure(
 ) -> None:
     from fasterseg.bench.device import usable_cores
     from fasterseg.bench.ops import estimate_s, measure_rows
+    from fasterseg.bench.quiet import quiet_for
     from fasterseg.bench.snippets import snippet_opener
 
     todo = [placed for placed in wanted if placed.spec.key() not in file.rows]
@@ -210,7 +211,14 @@ def _measure(
         # Before the first row: nothing measured may have a say in what is drawn.
         file.save()
     opener = snippet_opener(file.backend, conditions["device"], conditions["threads"])
-    left = measure_rows(file, wanted, opener, Reporter("row"), limit_s=seconds_of(limit_minutes))
+    left = measure_rows(
+        file,
+        wanted,
+        opener,
+        Reporter("row"),
+        limit_s=seconds_of(limit_minutes),
+        quiet=quiet_for(file),
+    )
     _summary(file, len(wanted), left)
 
 

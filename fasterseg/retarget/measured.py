@@ -18,6 +18,8 @@ from fasterseg.arch.plan import plan
 from fasterseg.bench.begin import check_continues, request_of
 from fasterseg.bench.nominal import is_nominal, same_times
 from fasterseg.bench.ops import Clocks, OnProgress, Progress
+from fasterseg.bench.quiet import TOLERANCE as QUIET
+from fasterseg.bench.quiet import Quiet, quiet_for
 from fasterseg.bench.tables import STATISTICS, Statistic, TableFile, Times
 from fasterseg.bench.timing import TimingProtocol
 from fasterseg.bench.whole import GROUP, NET, OpenNet, deployed, time_together
@@ -51,8 +53,13 @@ class Measured:
     on: Mapping[str, Any]
 
     def ms(self, statistic: Statistic) -> float:
-        """Latency by a statistic, ms: the mean over the passes."""
-        return statistics.fmean(times[f"{statistic}_ms"] for times in self.times)
+        """Latency by a statistic, ms: the mean over the passes that nothing disturbed.
+
+        Where all were disturbed, it is the least disturbed one's.
+        """
+        least = min(map(_slowdown, self.times))
+        counted = [times for times in self.times if _slowdown(times) <= max(least, QUIET)]
+        return statistics.fmean(times[f"{statistic}_ms"] for times in counted)
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
@@ -62,6 +69,11 @@ class Measured:
             "on": dict(self.on),
             "genotype": self.genotype.to_json(),
         }
+
+
+def _slowdown(times: Times) -> float:
+    """Of the machine during a pass; 0 where it was not watched."""
+    return times.get("slowdown", 0.0)
 
 
 def conditions_of(file: TableFile) -> dict[str, Any]:
@@ -138,6 +150,7 @@ class Measurements:
         self._protocol = protocol
         self._clocks = clocks or Clocks()
         self._on_progress = on_progress
+        self._quiet: Quiet | None = None
         self.known: dict[str, Measured] = {}
         if path is not None and path.exists():
             self.known = _load(path, conditions_of(file))
@@ -186,6 +199,7 @@ class Measurements:
             return [same_times(self._price(genotype)) for genotype in nets]
         if self._open_net is None or self._frames is None:
             self._open_net, self._frames = deployed(self._file)
+            self._quiet = quiet_for(self._file)
         return time_together(
             self._file,
             nets,
@@ -193,6 +207,7 @@ class Measurements:
             self._frames,
             protocol=self._protocol,
             clocks=self._clocks,
+            quiet=self._quiet,
         )
 
     def _add(self, digest: str, genotype: Genotype, times: Times) -> None:

@@ -14,6 +14,7 @@ from fasterseg.bench.calibrate import judge, measure_nets
 from fasterseg.bench.draw import redraw
 from fasterseg.bench.nominal import DEVICE, nominal_table
 from fasterseg.bench.ops import OnProgress, Progress, estimate_s, measure_rows
+from fasterseg.bench.quiet import quiet_for
 from fasterseg.bench.tables import TableFile
 from fasterseg.bench.whole import deployed
 from fasterseg.cache import write_atomic
@@ -238,7 +239,7 @@ def _measure_rows(run: Run, file: TableFile) -> None:
 
     conditions = file.conditions
     opener = snippet_opener(file.backend, conditions["device"], conditions["threads"])
-    measure_rows(file, wanted(run), opener, _watch(run))
+    measure_rows(file, wanted(run), opener, _watch(run), quiet=quiet_for(file))
 
 
 def _watch(run: Run) -> OnProgress:
@@ -256,7 +257,7 @@ def _measure_nets(run: Run, file: TableFile) -> None:
     assert file.draw is not None
     drawn = redraw(file.space, file.size, file.draw, str(file.path))
     opener, frames = deployed(file)
-    measure_nets(file, drawn, opener, frames, _watch(run))
+    measure_nets(file, drawn, opener, frames, _watch(run), quiet=quiet_for(file))
 
 
 MEASURE: Final = Stage(_settings, _sources, _work, (TABLE,))

@@ -18,6 +18,7 @@ from fasterseg.bench.tables import STATISTICS, TableFile
 from fasterseg.bench.timing import TimingProtocol
 from fasterseg.errors import ConfigError, UsageError
 from fasterseg.retarget.measured import (
+    Measured,
     Measurements,
     check_table,
     load_measured,
@@ -72,6 +73,15 @@ def test_networks_are_timed_twice_in_the_tables_backend_and_kept(
     stored = json.loads(path.read_text(encoding="utf-8"))[NETS[0].digest()]
     assert stored["genotype"] == NETS[0].to_json()
     assert set(stored["times"][0]) == {f"{statistic}_ms" for statistic in STATISTICS}
+
+
+def test_a_disturbed_pass_does_not_count_beside_a_quiet_one() -> None:
+    def passed(ms: float, slowdown: float) -> dict[str, float]:
+        return {**{f"{statistic}_ms": ms for statistic in STATISTICS}, "slowdown": slowdown}
+
+    quiet, also, loud, louder = (passed(10, 0.01), passed(12, 0.04), passed(20, 0.3), passed(30, 1))
+    assert Measured(NETS[0], None, (quiet, loud, also), {}).ms("p50") == 11
+    assert Measured(NETS[0], None, (louder, loud), {}).ms("p50") == 20
 
 
 def test_what_is_there_is_not_measured_again(rows: TableFile, tmp_path: Path) -> None:
