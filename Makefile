@@ -9,23 +9,25 @@ BIN := $(ENV)/bin
 TEST_BIN := $(TEST_ENV)/bin
 FRAMES ?= 120
 PLUGINS := build/plugins
+NATIVE := build/native
+NATIVE_SOURCES := $(wildcard cpp_plugins/CMakeLists.txt cpp_plugins/cpu/*)
 CUDA_ARCHITECTURES ?=
 CAMVID ?=
 MINUTES ?= 60
 CHECKS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check check-static format plugins golden tables bench evidence train-more verify-tensorrt gpu clean
+.PHONY: help setup demo test test-slow check check-static format native plugins golden tables bench evidence train-more verify-tensorrt gpu clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
-$(BIN)/.ready: pyproject.toml
+$(BIN)/.ready: pyproject.toml $(NATIVE_SOURCES)
 	$(PYTHON) -m venv $(ENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
-$(TEST_BIN)/.ready: pyproject.toml constraints.txt
+$(TEST_BIN)/.ready: pyproject.toml constraints.txt $(NATIVE_SOURCES)
 	$(PYTHON) -m venv $(TEST_ENV)
 	$(TEST_BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(TEST_BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
@@ -45,7 +47,7 @@ endif
 	@echo; echo "Look at demo/$(if $(VIDEO),video,street).overlay.mp4"
 
 test: $(TEST_BIN)/.ready ## everything on the CPU but the slow suites, under 10 minutes
-	$(TEST_BIN)/python -m pytest --require-markers torch,onnx $(PYTEST_ARGS)
+	$(TEST_BIN)/python -m pytest --require-markers torch,onnx,openvino $(PYTEST_ARGS)
 
 test-slow: $(TEST_BIN)/.ready ## fuzz, soak, browser
 	$(TEST_BIN)/python -m pytest -m slow --run-slow $(PYTEST_ARGS)
@@ -61,6 +63,11 @@ check: check-static ## format, lint, types and the fast tests
 format: $(TEST_BIN)/.ready ## format and mend what ruff can
 	$(TEST_BIN)/ruff format .
 	$(TEST_BIN)/ruff check --fix .
+
+native: ## compile the CPU kernels into build/native, for a source tree that is not installed (needs cmake and a C++ compiler); pip does it by itself
+	@command -v cmake >/dev/null || { echo "cmake was not found: install it (pip install cmake), then make native" >&2; exit 1; }
+	cmake -S cpp_plugins -B $(NATIVE) -DFASTERSEG_CPU=ON -DFASTERSEG_CUDA=OFF
+	cmake --build $(NATIVE) --parallel
 
 plugins: ## compile the CUDA kernels into build/plugins (needs cmake and nvcc, no GPU); CUDA_ARCHITECTURES=90 for one GPU only; TensorRT_ROOT=FOLDER for the TensorRT plugins too
 	@command -v cmake >/dev/null || { echo "cmake was not found: install it (pip install cmake), then make plugins" >&2; exit 1; }

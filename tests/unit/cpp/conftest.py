@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fasterseg.runtime.kernels import KernelLibrary
-from tests.unit.cpp import plugin_builds, toolchain
+from tests.unit.cpp import cpu_builds, plugin_builds, toolchain
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,13 @@ def emulator(emulated_library: Path) -> Emulator:
     made = Emulator(KernelLibrary(emulated_library), ctypes.CDLL(str(emulated_library)))
     made.order(0)
     return made
+
+
+@pytest.fixture(scope="session")
+def cpu_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The CPU kernels of this machine, its object files beside it."""
+    folder = tmp_path_factory.mktemp("cpu")
+    return cpu_builds.library(folder, toolchain.host_compiler(), cpu_builds.OWN)
 
 
 def pointer(array: NDArray[np.generic]) -> int:
