@@ -1,4 +1,8 @@
-"""Colour a class map, blend it over a frame, draw class borders and the legend."""
+"""Colour a class map, blend it over a frame, draw class borders and the legend.
+
+Colours and blends come from the native kernels where they are installed and from OpenCV elsewhere;
+the bytes are the same.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fasterseg import native
 from fasterseg.errors import UsageError
 from fasterseg.labels import LabelSet
 
@@ -59,19 +64,58 @@ def draw(
     Returns:
         (H, W, 3) uint8 BGR, a new array; wider by the legend where there is one.
     """
-    drawn = blend(image, mask, labels, style.alpha)
-    if style.contours:
-        drawn = np.asarray(cv2.copyTo(colorize(mask, labels), borders(mask), drawn), np.uint8)
-    if style.legend:
-        drawn = np.hstack([drawn, legend(labels, mask.shape[0])])
-    return drawn
+    return Painter(labels, style)(image, mask)
+
+
+class Painter:
+    """Draws one overlay after the other into the same memory.
+
+    A new array for each frame of a video costs more than a kernel's blend: the system has to
+    clear its pages first.
+
+    Args:
+        labels: gives palette and names.
+        style: what is drawn.
+    """
+
+    def __init__(self, labels: LabelSet, style: OverlayStyle) -> None:
+        self._labels = labels
+        self._style = style
+        self._canvas: NDArray[np.uint8] = np.empty((0, 0, 3), np.uint8)
+        self._picture = self._canvas
+
+    def __call__(self, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Draw one overlay.
+
+        Args:
+            image: (H, W, 3) uint8 BGR.
+            mask: (H, W) uint8 train ids, of the same size.
+
+        Returns:
+            (H, W, 3) uint8 BGR, wider by the legend where there is one; the next call writes
+            over it.
+        """
+        if self._picture.shape != image.shape:
+            self._resize(image.shape[0], image.shape[1])
+        blend(image, mask, self._labels, self._style.alpha, self._picture)
+        if self._style.contours:
+            cv2.copyTo(colorize(mask, self._labels), borders(mask), self._picture)
+        if self._style.legend:
+            self._canvas[:, : image.shape[1]] = self._picture
+        return self._canvas
+
+    def _resize(self, height: int, width: int) -> None:
+        self._picture = self._canvas = np.empty((height, width, 3), np.uint8)
+        if self._style.legend:
+            # Kernels write whole arrays only: the picture is drawn beside the canvas, and copied.
+            self._canvas = np.hstack([self._picture, legend(self._labels, height)])
 
 
 @lru_cache(maxsize=16)
 def _bgr_table(labels: LabelSet) -> NDArray[np.uint8]:
-    """(256, 1, 3) BGR look-up table; ids outside the classes are black."""
-    table = np.zeros((256, 1, 3), np.uint8)
-    table[: len(labels), 0] = np.asarray(labels.palette, np.uint8)[:, ::-1]
+    """(256, 3) BGR look-up table; ids outside the classes are black."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(labels)] = np.asarray(labels.palette, np.uint8)[:, ::-1]
     table.setflags(write=False)
     return table
 
@@ -84,13 +128,22 @@ def colorize(mask: NDArray[np.uint8], labels: LabelSet) -> NDArray[np.uint8]:
         labels: gives the palette.
 
     Returns:
-        (H, W, 3) uint8 BGR.
+        (H, W, 3) uint8 BGR, a new array.
     """
-    return np.asarray(cv2.applyColorMap(mask, _bgr_table(labels)), np.uint8)
+    table = _bgr_table(labels)
+    if _suits_kernels(mask):
+        colours = np.empty((*mask.shape, 3), np.uint8)
+        native.blend(None, mask, table, 1.0, colours)
+        return colours
+    return np.asarray(cv2.applyColorMap(mask, table[:, None]), np.uint8)
 
 
 def blend(
-    image: NDArray[np.uint8], mask: NDArray[np.uint8], labels: LabelSet, alpha: float = 0.5
+    image: NDArray[np.uint8],
+    mask: NDArray[np.uint8],
+    labels: LabelSet,
+    alpha: float = 0.5,
+    out: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """Lay the painted class map over the frame.
 
@@ -99,12 +152,27 @@ def blend(
         mask: (H, W) uint8 train ids, of the same size.
         labels: gives the palette.
         alpha: opacity of the colours, from 0 (frame only) to 1 (colours only).
+        out: (H, W, 3) uint8 to write into, C-contiguous; by default a new array.
 
     Returns:
-        (H, W, 3) uint8 BGR, a new array.
+        (H, W, 3) uint8 BGR: `out`, or a new array.
+
+    Raises:
+        UsageError: `out` is of another shape or layout.
     """
-    colours = colorize(mask, labels)
-    return np.asarray(cv2.addWeighted(image, 1.0 - alpha, colours, alpha, 0.0), np.uint8)
+    if out is None:
+        out = np.empty(image.shape, np.uint8)
+    if out.shape != image.shape or not out.flags.c_contiguous:
+        raise UsageError(f"out has to be C-contiguous, of the shape {image.shape}")
+    if _suits_kernels(image, mask):
+        native.blend(image, mask, _bgr_table(labels), alpha, out)
+    else:
+        cv2.addWeighted(image, 1.0 - alpha, colorize(mask, labels), alpha, 0.0, dst=out)
+    return out
+
+
+def _suits_kernels(*arrays: NDArray[np.uint8]) -> bool:
+    return native.info() is not None and all(array.flags.carray for array in arrays)
 
 
 def borders(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:

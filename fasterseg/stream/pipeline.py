@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 from fasterseg.errors import FastersegError, SourceError
 from fasterseg.interrupts import deferred
+from fasterseg.stream.cores import shared_cores
 from fasterseg.stream.in_flight import infer_each
 from fasterseg.stream.readahead import Channel, ReadAhead, Worker
 from fasterseg.stream.segmenter import Segmenter
@@ -121,7 +122,12 @@ def run_pipeline(
     """
     tally = Tally()
     reader = ReadAhead(source, segmenter.prepare)
-    with deferred(reader.stop), closing(source), _Writer(segmenter, sinks, tally) as writer:
+    with (
+        deferred(reader.stop),
+        shared_cores(),
+        closing(source),
+        _Writer(segmenter, sinks, tally) as writer,
+    ):
         if source.size is not None:
             segmenter.open(source.size)
         started = time.perf_counter()

@@ -6,11 +6,14 @@ from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fasterseg.errors import OutputExistsError, UsageError
 from fasterseg.labels import CAMVID
 from fasterseg.stream.outputs import VIDEO_SUFFIXES
 from fasterseg.stream.results import SegmentationResult
-from fasterseg.stream.sinks_video import VideoSink
+from fasterseg.stream.sinks_video import COMPACT, VideoSink
 from fasterseg.streets import StreetScene
 from fasterseg.types import Frame, Size
 
@@ -47,7 +50,11 @@ def render_clip(
             raise OutputExistsError(f"{path} exists; replace it with --overwrite")
     rate = Fraction(fps).limit_denominator(1001)
     scene = StreetScene(seed, size, float(rate))
-    with closing(VideoSink(target, rate, None, lambda result: result.frame.image)) as video:
+
+    def picture(result: SegmentationResult) -> NDArray[np.uint8]:
+        return result.frame.image
+
+    with closing(VideoSink(target, rate, None, picture, COMPACT)) as video:
         for index in range(frames):
             image, mask = scene.frame(index)
             result = SegmentationResult(mask, CAMVID, Frame(image, index, float(index / rate)))

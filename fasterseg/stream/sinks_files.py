@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fasterseg.cache import make_folder, write_atomic
 from fasterseg.errors import OutputError, UsageError
 from fasterseg.labels import LabelSet
-from fasterseg.overlay import draw
+from fasterseg.overlay import Painter, draw
 from fasterseg.stream.outputs import OutputPlan
 from fasterseg.stream.png import grey_png, indexed_png, palette_table
 from fasterseg.stream.results import SegmentationResult
@@ -50,9 +50,18 @@ def open_overlay(
 
         return RawSink(painted)
     if plan.is_video:
-        from fasterseg.stream.sinks_video import VideoSink
+        from fasterseg.stream.sinks_video import COMPACT, PLAYABLE, VideoSink
 
-        return VideoSink(plan.path, source.fps, source.time_base, painted)
+        painter = Painter(labels, style)
+        encoding = PLAYABLE if options.h264 == "fast" else COMPACT
+        # It is encoded before the next one is drawn, so all can be drawn into the same memory.
+        return VideoSink(
+            plan.path,
+            source.fps,
+            source.time_base,
+            lambda result: painter(result.frame.image, result.mask),
+            encoding,
+        )
     suffix = ".png" if plan.layout == "folder" else plan.path.suffix.lower()
     return PictureSink(plan, source, painted, encoder_of(suffix))
 

@@ -7,7 +7,7 @@ import errno
 import math
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -44,7 +44,8 @@ class Encoding:
         encoder: FFmpeg's name of the encoder.
         options: its settings.
         pixel_format: what it is given.
-        planes: drawn picture -> array in that format, as PyAV takes it.
+        planes: drawn picture -> array in that format, as PyAV takes it; a second argument is an
+            array given earlier that it may write over.
         thread_type: how it spreads over threads.
         colour: FFmpeg's numbers for matrix, range, primaries and transfer.
     """
@@ -52,19 +53,35 @@ class Encoding:
     encoder: str
     options: Mapping[str, str]
     pixel_format: str
-    planes: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+    planes: Callable[[NDArray[np.uint8], NDArray[np.uint8] | None], NDArray[np.uint8]]
     thread_type: str
     colour: Mapping[str, int]
 
 
-def _yuv420(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _yuv420(image: NDArray[np.uint8], out: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
     """OpenCV converts ten times as fast as swscale, by BT.601: the stream says so."""
-    return np.asarray(cv2.cvtColor(_padded(image), cv2.COLOR_BGR2YUV_I420), np.uint8)
+    image = _padded(image)
+    height, width = image.shape[:2]
+    shape = (height * 3 // 2, width)
+    if out is None or out.shape != shape:
+        out = np.empty(shape, np.uint8)
+    cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420, dst=out)
+    return out
+
+
+def _grey(image: NDArray[np.uint8], _: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(image)
 
 
 PLAYABLE: Final = Encoding(
     "libx264",
-    {"preset": "veryfast", "crf": "20"},
+    # What of the slower presets saves most bytes for its time: arithmetic coding, B-frames at
+    # fixed places, small intra blocks, the loop filter.
+    {
+        "preset": "ultrafast",
+        "crf": "22",
+        "x264-params": "cabac=1:no-deblock=0:8x8dct=1:bframes=3:b-adapt=0:partitions=i4x4,i8x8",
+    },
     "yuv420p",
     _yuv420,
     # PyAV's default, threads over slices, is slower and compresses less.
@@ -72,13 +89,20 @@ PLAYABLE: Final = Encoding(
     # Matrix of BT.601, limited range, primaries and transfer of BT.709.
     {"colorspace": 6, "color_range": 1, "color_primaries": 1, "color_trc": 1},
 )
-"""H.264 for people; odd sizes are padded by one edge pixel, because yuv420p has none."""
+"""H.264 for people; odd sizes are padded by one edge pixel, because yuv420p has none.
+
+On overlays of street scenes it takes about 0.3 of the CPU time of `COMPACT`, for files a
+third larger of the same PSNR and SSIM; `benchmarks/end_to_end_profile.py` measures it.
+"""
+
+COMPACT: Final = replace(PLAYABLE, options={"preset": "veryfast", "crf": "20"})
+"""The same for keeping: smaller files, three times the time."""
 
 IDS: Final = Encoding(
     "ffv1",
     {"level": "3", "slicecrc": "1"},
     "gray",
-    np.ascontiguousarray,
+    _grey,
     "SLICE",
     # Full range: no reader may stretch the values.
     {"color_range": 2},
@@ -94,7 +118,7 @@ class VideoSink:
         fps: rate of the source.
         time_base: seconds per tick of the source's timestamps.
         draw: result -> (H, W, 3) uint8 BGR, or (H, W) uint8 for `IDS`.
-        encoding: `PLAYABLE` or `IDS`.
+        encoding: `PLAYABLE`, `COMPACT` or `IDS`.
 
     Raises:
         OutputError: the encoder is not there.
@@ -115,6 +139,7 @@ class VideoSink:
         self._encoding = encoding
         self._clock = Clock(fps, time_base)
         self._fps = fps or NOMINAL_FPS
+        self._planes: NDArray[np.uint8] | None = None
         self._container: Any = None
         self._stream: Any = None
         self._packets = 0
@@ -123,9 +148,12 @@ class VideoSink:
 
     def write(self, result: SegmentationResult) -> None:
         """Draw and encode one result."""
-        planes = self._encoding.planes(self._draw(result))
+        # The encoders have copied, or coded, a picture when they return: one array serves all.
+        self._planes = self._encoding.planes(self._draw(result), self._planes)
         try:
-            frame = av.VideoFrame.from_ndarray(planes, format=self._encoding.pixel_format)
+            frame = av.VideoFrame.from_numpy_buffer(
+                self._planes, format=self._encoding.pixel_format
+            )
             if self._container is None:
                 self._open(frame.height, frame.width)
             self._refuse_other_size(frame, result.frame_index)
@@ -192,7 +220,7 @@ class VideoSink:
             return self._packets
         temporary = self._path.with_name(f".{secrets.token_hex(4)}.{self._path.name}")
         try:
-            copied = _rewrite(self._path, temporary)
+            copied = _rewrite(self._path, temporary, 1 / self._fps)
             temporary.replace(self._path)
         except (av.error.FFmpegError, OSError):
             # No room for a second copy: the fragments play as they are.
@@ -278,8 +306,14 @@ def _packets_of(path: Path) -> int:
     return count
 
 
-def _rewrite(fragments: Path, target: Path) -> int:
-    """Copy the packets into a plain file, the first one at time 0; returns how many."""
+def _rewrite(fragments: Path, target: Path, step: Fraction) -> int:
+    """Copy the packets into a plain file, the first one at time 0; returns how many.
+
+    Args:
+        fragments: what was written.
+        target: the new file.
+        step: seconds a packet lasts that does not say it.
+    """
     copied = 0
     with (
         av.open(_url(fragments)) as source,
@@ -290,10 +324,13 @@ def _rewrite(fragments: Path, target: Path) -> int:
         taken = source.streams.video[0]
         # PyAV 13 has the older of the two ways.
         copy = getattr(to, "add_stream_from_template", None)
-        stream: Any = copy(taken) if copy else to.add_stream(template=taken)  # type: ignore[call-overload]
+        # Opaque: as it is. PyAV 14 would open an encoder, and write nothing.
+        stream: Any = copy(taken, opaque=True) if copy else to.add_stream(template=taken)  # type: ignore[call-overload]
         for packet in source.demux(taken):
             # Corrupt: the fragments end in the middle of it.
             if packet.dts is not None and not packet.is_corrupt:
+                # Before PyAV 16 none says it, and players then leave out the last one.
+                packet.duration = packet.duration or round(step / packet.time_base)
                 packet.stream = stream
                 to.mux(packet)
                 copied += 1

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, Final
 
+import av
 import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
@@ -20,6 +21,12 @@ DEFAULT_STEP_S: Final = 1 / 25
 SHORTEST_STEP_S: Final = 0.5e-3
 LONGEST_GAP_S: Final = 86_400.0
 _REORDERED_S: Final = 1.0
+
+# Threads of PyAV 17 and later would take a core from stages that need it: one converts a
+# full-HD picture in a millisecond.
+_CONVERSION: Final[dict[str, Any]] = (
+    {"threads": 1} if int(av.__version__.partition(".")[0]) >= 17 else {}
+)
 
 _Turn = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 # Signs of a, b, c, d in the display matrix (x' = a x + c y, y' = b x + d y) -> what to do.
@@ -54,7 +61,8 @@ class Converter:
         Raises:
             av.error.FFmpegError, ValueError: pixels that no converter knows.
         """
-        image: Any = self._reformatter.reformat(picture, format="bgr24").to_ndarray()
+        converted = self._reformatter.reformat(picture, format="bgr24", **_CONVERSION)
+        image: Any = converted.to_ndarray()
         if self._is_first:
             self._is_first = False
             self._turn = _turn_of(picture)

@@ -4,9 +4,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fasterseg import native
 from fasterseg.errors import UsageError
 from fasterseg.labels import CAMVID, CITYSCAPES, LABEL_SETS, LabelSet
-from fasterseg.overlay import OverlayStyle, blend, borders, colorize, draw, legend
+from fasterseg.overlay import (
+    OverlayStyle,
+    Painter,
+    blend,
+    borders,
+    colorize,
+    draw,
+    legend,
+)
 from fasterseg.palettes import read_palette
 
 
@@ -138,3 +147,87 @@ def test_legend_text_stays_inside() -> None:
     column = legend(CITYSCAPES, 532)
     assert np.all(column[:, -2:] == 24), "text touches the right edge"
     assert np.all(column[-2:] == 24), "text touches the lower edge"
+
+
+STYLES = [
+    OverlayStyle(0.5),
+    OverlayStyle(0.3, contours=True),
+    OverlayStyle(0.7, legend=True),
+    OverlayStyle(0.0, contours=True, legend=True),
+]
+
+
+def any_ids(height: int, width: int) -> NDArray[np.uint8]:
+    """(height, width) uint8 of every id there is."""
+    return np.random.default_rng(1).integers(0, 256, (height, width), dtype=np.uint8)
+
+
+def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "info", lambda: None)
+
+
+@pytest.mark.skipif(native.info() is None, reason="the native kernels are not built here")
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("size", [(1, 1), (3, 65), (67, 129)])
+def test_kernels_and_opencv_draw_the_same_pixels(
+    monkeypatch: pytest.MonkeyPatch, style: OverlayStyle, size: tuple[int, int]
+) -> None:
+    image, mask = picture(*size), any_ids(*size)
+    calls: list[float] = []
+    kernel = native.blend
+
+    def counted(frame: object, labels: object, table: object, alpha: float, out: object) -> None:
+        calls.append(alpha)
+        kernel(frame, labels, table, alpha, out)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(native, "blend", counted)
+    by_kernels = draw(image, mask, CITYSCAPES, style)
+    assert calls
+    without_kernels(monkeypatch)
+    np.testing.assert_array_equal(by_kernels, draw(image, mask, CITYSCAPES, style))
+
+
+@pytest.mark.skipif(native.info() is None, reason="the native kernels are not built here")
+def test_kernels_and_opencv_agree_at_any_opacity(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, mask = picture(64, 96), any_ids(64, 96)
+    alphas = [0.0, 1.0, 1e-9, 0.25, *np.random.default_rng(2).random(40).tolist()]
+    by_kernels = [blend(image, mask, CITYSCAPES, alpha) for alpha in alphas]
+    without_kernels(monkeypatch)
+    for alpha, expected in zip(alphas, by_kernels, strict=True):
+        np.testing.assert_array_equal(blend(image, mask, CITYSCAPES, alpha), expected)
+
+
+def test_memory_that_kernels_cannot_take_is_drawn_all_the_same() -> None:
+    image, mask = picture(8, 12), any_ids(8, 12)
+    expected = blend(image, mask, CITYSCAPES)
+    wide, tall = np.repeat(image, 2, axis=1), np.repeat(mask, 2, axis=0)
+    np.testing.assert_array_equal(blend(wide[:, ::2], tall[::2], CITYSCAPES), expected)
+    for array in (image, mask):
+        array.setflags(write=False)
+    np.testing.assert_array_equal(blend(image, mask, CITYSCAPES), expected)
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+def test_given_memory_is_drawn_into(monkeypatch: pytest.MonkeyPatch, kernels: bool) -> None:
+    if not kernels:
+        without_kernels(monkeypatch)
+    image, mask = picture(8, 12), any_ids(8, 12)
+    out = np.zeros_like(image)
+    assert blend(image, mask, CITYSCAPES, 0.4, out) is out
+    np.testing.assert_array_equal(out, blend(image, mask, CITYSCAPES, 0.4))
+    for wrong in (np.zeros((8, 13, 3), np.uint8), np.zeros((8, 24, 3), np.uint8)[:, ::2]):
+        with pytest.raises(UsageError, match="out has to be"):
+            blend(image, mask, CITYSCAPES, 0.4, wrong)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_painter_draws_what_draw_does_and_reuses_its_memory(style: OverlayStyle) -> None:
+    painter = Painter(CITYSCAPES, style)
+    drawn = []
+    for size in ((20, 30), (20, 30), (32, 40)):
+        image, mask = picture(*size), any_ids(*size)
+        drawn.append(painter(image, mask))
+        np.testing.assert_array_equal(drawn[-1], draw(image, mask, CITYSCAPES, style))
+        np.testing.assert_array_equal(image, picture(*size))
+    assert drawn[0] is drawn[1]
+    assert drawn[2].shape[0] == 32

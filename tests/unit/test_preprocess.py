@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from typing import Any
+
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -145,3 +148,38 @@ def test_given_buffer_is_filled_with_the_same_picture(source: Size, engine: Size
 
 def test_a_thin_strip_does_not_ask_for_an_endless_engine() -> None:
     assert engine_size(Size(3, 700), Size(360, 480)) == Size(360, 4096)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "letterbox"])
+@pytest.mark.parametrize(("source", "engine"), SIZES)
+def test_mask_comes_back_as_from_one_resize(source: Size, engine: Size, fit: Fit) -> None:
+    geometry = Geometry(source, engine, fit)
+    mask = np.random.default_rng(4).integers(0, 19, engine, dtype=np.uint8)
+    top, left, height, width = geometry.inner
+    expected = cv2.resize(
+        mask[top : top + height, left : left + width],
+        (source.width, source.height),
+        interpolation=cv2.INTER_NEAREST_EXACT,
+    )
+    back = geometry.inverse(mask)
+    np.testing.assert_array_equal(back, expected)
+    assert back.flags.c_contiguous
+    assert back.flags.writeable
+
+
+@pytest.mark.parametrize("fit", ["stretch", "letterbox"])
+def test_frames_are_fitted_straight_into_the_buffer(
+    monkeypatch: pytest.MonkeyPatch, fit: Fit
+) -> None:
+    out = np.empty((64, 128, 3), np.uint8)
+    targets = []
+    resize = cv2.resize
+
+    def watched(*args: Any, **keywords: Any) -> Any:
+        targets.append(keywords["dst"])
+        return resize(*args, **keywords)
+
+    monkeypatch.setattr(cv2, "resize", watched)
+    Geometry(Size(100, 100), Size(64, 128), fit).forward(np.zeros((100, 100, 3), np.uint8), out)
+    assert len(targets) == 1
+    assert np.shares_memory(targets[0], out)

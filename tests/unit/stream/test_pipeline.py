@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 from fasterseg.errors import OutputError, SourceError
 from fasterseg.labels import CAMVID
+from fasterseg.stream import cores
 from fasterseg.stream.pipeline import Progress, run_pipeline
 from fasterseg.stream.results import SegmentationResult
 from fasterseg.stream.segmenter import Segmenter
@@ -25,6 +27,7 @@ from tests.unit.stream.conftest import (
     FakeSource,
     StandIn,
     classes_of,
+    number_of,
     numbered,
     read_video,
     solid,
@@ -312,3 +315,29 @@ def test_truncated_input_gives_a_whole_output_and_says_so(tmp_path: Path) -> Non
     assert summary.truncated
     assert len(summary.warnings) == 1
     assert len(read_video(tmp_path / "b.mp4")[0]) == summary.frames
+
+
+@pytest.mark.parametrize("h264", ["fast", "small"])
+def test_every_frame_of_an_overlay_video_is_its_own(
+    tmp_path: Path, h264: Literal["fast", "small"]
+) -> None:
+    """Overlays are drawn into one array while the encoder still works on those before."""
+    source = open_source(str(write_video(tmp_path / "a.mp4", numbered(FRAMES))))
+    options = SinkOptions(alpha=0.0, h264=h264)
+    sinks = open_sinks(str(tmp_path / "b.mp4"), ["overlay"], source, CAMVID, options)
+    with Segmenter(lambda _: StandIn()) as segmenter:
+        run_pipeline(source, segmenter, sinks)
+    pictures, _, _ = read_video(tmp_path / "b.mp4")
+    assert [number_of(picture) for picture in pictures] == list(range(FRAMES))
+
+
+def test_opencv_gets_its_threads_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "core_count", lambda: 2)
+    threads = cv2.getNumThreads()
+    during: list[int] = []
+    source = open_source(str(write_video(tmp_path / "a.mp4", numbered(3))))
+    sink = ListSink(lambda _: during.append(cv2.getNumThreads()))
+    with Segmenter(lambda _: StandIn()) as segmenter:
+        run_pipeline(source, segmenter, [sink])
+    assert during == [1, 1, 1]
+    assert cv2.getNumThreads() == threads

@@ -76,6 +76,7 @@ def test_null_gives_no_sink() -> None:
         ({"alpha": 1.5}, r"alpha is 1\.5"),
         ({"alpha": -0.1}, "alpha"),
         ({"ids": "names"}, "--labels names is not one of trainid, labelid"),
+        ({"h264": "tiny"}, "--h264 tiny is not one of fast, small"),
         ({"alpha": 0.0, "legend": True}, "add --contours"),
     ],
 )
@@ -93,6 +94,7 @@ def test_options_that_cannot_be_right_are_refused(wrong: dict[str, Any], message
         (["overlay", "classmap"], SinkOptions(indexed=True), "--indexed .*classmap-png"),
         (["overlay", "stats"], SinkOptions(ids="labelid"), "--labels labelid changes nothing"),
         (["overlay"], SinkOptions(per_frame=True), "--per-frame changes nothing"),
+        (["classmap"], SinkOptions(h264="small"), "--h264 changes nothing"),
     ],
 )
 def test_options_that_nothing_would_heed_are_refused(

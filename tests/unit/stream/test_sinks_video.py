@@ -19,7 +19,7 @@ from fasterseg.labels import CAMVID
 from fasterseg.stream import sinks_video
 from fasterseg.stream.results import SegmentationResult
 from fasterseg.stream.sinks import FrameSink
-from fasterseg.stream.sinks_video import IDS, PLAYABLE, Clock, VideoSink
+from fasterseg.stream.sinks_video import COMPACT, IDS, PLAYABLE, Clock, Encoding, VideoSink
 from fasterseg.types import Frame, Size
 from tests.contract.sink import SinkContract
 from tests.unit.stream.conftest import (
@@ -208,7 +208,7 @@ def _decodable(container: Any) -> Any:
 def test_no_room_for_the_final_copy_keeps_the_fragments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(fragments: Path, target: Path) -> None:
+    def full(fragments: Path, target: Path, step: Fraction) -> None:
         target.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
@@ -228,9 +228,9 @@ def test_disk_that_fills_up_under_the_final_copy_loses_nothing(
 ) -> None:
     rewrite = sinks_video._rewrite
 
-    def on_a_full_disk(fragments: Path, target: Path) -> int:
+    def on_a_full_disk(fragments: Path, target: Path, step: Fraction) -> int:
         with limited_file_size(round(fragments.stat().st_size * share)):
-            return rewrite(fragments, target)
+            return rewrite(fragments, target, step)
 
     monkeypatch.setattr(sinks_video, "_rewrite", on_a_full_disk)
     noise = np.random.default_rng(0).integers(0, 256, (60, 64, 96, 3), np.uint8)
@@ -382,3 +382,64 @@ def test_camera_times_are_not_forced_to_the_rate_it_announces() -> None:
 
 def _times(count: int) -> list[Fraction]:
     return [Fraction(index, 25) for index in range(count)]
+
+
+def packets_of(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(video=0) if packet.dts is not None]
+
+
+@pytest.mark.parametrize("encoding", [PLAYABLE, COMPACT])
+def test_pictures_drawn_into_one_array_are_encoded_as_those_of_their_own(
+    tmp_path: Path, encoding: Encoding
+) -> None:
+    """The encoder keeps frames for B-frames and threads; it must not keep our memory."""
+    generator = np.random.default_rng(0)
+    pictures = [generator.integers(0, 256, (96, 160, 3), np.uint8) for _ in range(40)]
+    scratch = np.empty_like(pictures[0])
+
+    def into_one(result: SegmentationResult) -> Image:
+        scratch[:] = result.frame.image
+        return scratch
+
+    fresh = replace(encoding, planes=lambda image, _: encoding.planes(image, None))
+    times = [Fraction(index, 25) for index in range(40)]
+    write(VideoSink(tmp_path / "a.mp4", Fraction(25), TICK, frame_of, fresh), pictures, times)
+    write(VideoSink(tmp_path / "b.mp4", Fraction(25), TICK, into_one, encoding), pictures, times)
+    expected = packets_of(tmp_path / "a.mp4")
+    assert len(expected) == 40
+    assert packets_of(tmp_path / "b.mp4") == expected
+
+
+def test_fast_setting_looks_as_good_as_the_compact_one(tmp_path: Path) -> None:
+    base = np.asarray(cv2.GaussianBlur(picture_of_noise(240, 320), (0, 0), 4), np.uint8)
+    pictures = [np.roll(base, 2 * index, axis=1) for index in range(24)]
+    for picture in pictures:
+        picture[60:180, 80:200] //= 2
+    errors, sizes = {}, {}
+    for name, encoding in (("fast", PLAYABLE), ("small", COMPACT)):
+        path = tmp_path / f"{name}.mp4"
+        sink = VideoSink(path, Fraction(25), TICK, frame_of, encoding)
+        write(sink, pictures, [Fraction(index, 25) for index in range(24)])
+        seen, _, _ = read_video(path)
+        pairs = zip(seen, pictures, strict=True)
+        errors[name] = float(np.mean([np.square(a.astype(float) - b).mean() for a, b in pairs]))
+        sizes[name] = path.stat().st_size
+    assert errors["fast"] <= 1.3 * errors["small"]
+    assert sizes["small"] < sizes["fast"]
+
+
+def picture_of_noise(height: int, width: int) -> Image:
+    coarse = np.random.default_rng(3).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+    return np.asarray(cv2.resize(coarse, (width, height)), np.uint8)
+
+
+def test_read_only_class_maps_are_written(tmp_path: Path) -> None:
+    result = result_of(solid((200, 10, 10)))
+    result.mask.setflags(write=False)
+    sink = VideoSink(tmp_path / "a.mkv", Fraction(25), TICK, mask_of, IDS)
+    sink.write(result)
+    sink.close()
+    with av.open(str(tmp_path / "a.mkv")) as container:
+        (frame,) = container.decode(video=0)
+        np.testing.assert_array_equal(frame.to_ndarray(), result.mask)
