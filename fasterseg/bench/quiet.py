@@ -31,6 +31,9 @@ ATTEMPTS: Final = 4
 PATIENCE: Final = 60
 """Levels that are waited for quiet before a measurement begins all the same."""
 
+BUDGET: Final = 3000
+"""Levels that are waited for in all; where that is not enough, the machine never is quiet."""
+
 PROBE: Final = "fasterseg-student"
 PROBE_SIZE: Final = Size(128, 256)
 _RUNS: Final = 5
@@ -52,6 +55,7 @@ class Quiet:
     def __init__(self, probe: Callable[[], object], clock: Clock) -> None:
         self._lane = CallLane(lambda _: probe(), clock=clock)
         self.best_ms = float("inf")
+        self._left = BUDGET
         for _ in range(_SETTLING):
             self._level_ms()
 
@@ -62,7 +66,8 @@ class Quiet:
     def take(self, measure: Callable[[], T]) -> tuple[T, float]:
         """Wait for the machine to be quiet, though not for long, and measure.
 
-        That is done anew where it was disturbed meanwhile, `ATTEMPTS` times at most.
+        That is done anew where it was disturbed meanwhile, `ATTEMPTS` times at most, and not at all
+        on a machine that has shown that it never is quiet (see `BUDGET`).
 
         Returns:
             The least disturbed result, and by which share the probe was slower than at its best.
@@ -72,17 +77,18 @@ class Quiet:
             before_ms = self._wait()
             result = measure()
             taken.append((max(before_ms, self._level_ms()), result))
-            if self._is_quiet(taken[-1][0]):
+            if self._is_quiet(taken[-1][0]) or not self._left:
                 break
         level_ms, result = min(taken, key=lambda one: one[0])
         return result, round(level_ms / self.best_ms - 1, 4)
 
     def _wait(self) -> float:
         level_ms = self._level_ms()
-        for _ in range(PATIENCE):
+        for _ in range(min(PATIENCE, self._left)):
             if self._is_quiet(level_ms):
                 break
             level_ms = self._level_ms()
+            self._left -= 1
         return level_ms
 
     def _is_quiet(self, level_ms: float) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from fasterseg.bench.draw import draw
 from fasterseg.bench.ops import measure_rows
-from fasterseg.bench.quiet import ATTEMPTS, TOLERANCE, Quiet, quiet_for
+from fasterseg.bench.quiet import ATTEMPTS, BUDGET, TOLERANCE, Quiet, quiet_for
 from fasterseg.bench.tables import TableFile
 from fasterseg.bench.whole import time_together
 from tests.unit.bench.table_fakes import SIZE, SPACE, Machine, Opened, ignore, new_table
@@ -84,6 +84,18 @@ def test_on_a_machine_that_stays_disturbed_the_least_disturbed_one_counts_and_sa
     assert len(calls) == ATTEMPTS
     assert taken == min(calls)
     assert 0.2 < slowdown < 0.5
+
+
+def test_a_machine_that_never_is_quiet_is_not_waited_for_without_end() -> None:
+    machine = SharedMachine(lambda ms: 1.0 if ms < 2500 else 2.0)
+    quiet = machine.quiet()
+    machine.now_ms = 2600.0
+    while machine.now_ms < 4 * 10 * 5 * BUDGET:
+        quiet.take(lambda: machine.timed(30.0))
+    begin = machine.now_ms
+    taken, slowdown = quiet.take(lambda: machine.timed(30.0))
+    assert machine.now_ms - begin < 300
+    assert (taken, slowdown) == (60.0, 1.0)
 
 
 def test_rows_and_networks_say_how_disturbed_they_were(tmp_path: Path) -> None:
