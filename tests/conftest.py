@@ -7,6 +7,7 @@ promises a marker (`--require-markers torch,onnx`) stops instead, so it can neve
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -19,6 +20,9 @@ import pytest
 from fasterseg.arch.genotype import Branch, Genotype
 from fasterseg.arch.plan import Plan, plan
 from fasterseg.types import Size
+
+# Tests of other things than the choice must not measure engines for it.
+os.environ.setdefault("FASTERSEG_AUTO", "off")
 
 ON_DEMAND: Final = ("slow", "bench")
 """Markers deselected unless `-m` names them or `--run-<marker>` is given."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, cast
@@ -18,14 +18,17 @@ from fasterseg.bench.tables import STATISTICS, Statistic, TableFile, table_path
 from fasterseg.bench.timing import ROW
 from fasterseg.config import load_toml
 from fasterseg.errors import ConfigError, UnknownNameError, UsageError
+from fasterseg.graph.stand_in import SOURCE as STAND_IN
 from fasterseg.registry import resolve, unknown
 from fasterseg.runtime.base import ENGINES
+from fasterseg.runtime.tail import GRAPH, TAILS, Finish, stage_for
 from fasterseg.types import DeviceInfo, Precision, Size
 
-TAIL: Final = "graph"
-"""Where the row of the output does upsampling and argmax."""
-
-_PRECISIONS: Final = ("fp32", "fp16")
+_PRECISIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "onnxruntime": ("fp32", "fp16", "int8"),
+    "openvino": ("fp32", "fp16", "bf16", "int8"),
+}
+"""Backend -> precisions that single operators are written and computed in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,8 @@ class Request:
         seed: of the networks drawn for the calibration.
         path: the table's file; None: the place under `root` that device and settings give.
         root: folder of tables.
+        tail: where the row of the output does upsampling and argmax: "graph", "native", or
+            "auto": as the table that is there, and in a new one as engines do.
     """
 
     size: Size
@@ -55,6 +60,7 @@ class Request:
     seed: int = 0
     path: Path | None = None
     root: Path = Path("benchmarks/tables")
+    tail: str = "auto"
 
     def resolved(self) -> Request:
         """The same with nothing left to "auto".
@@ -69,11 +75,14 @@ class Request:
             raise UnknownNameError(unknown("engine for latency tables", self.backend, SNIPPETS))
         if self.statistic not in STATISTICS:
             raise UnknownNameError(unknown("statistic", self.statistic, list(STATISTICS)))
-        if self.precision not in ("auto", *_PRECISIONS):
+        known = _PRECISIONS[self.backend]
+        if self.precision not in ("auto", *known):
             raise UsageError(
-                f"latency tables are measured in {' or '.join(_PRECISIONS)} so far, not in "
+                f"latency tables of {self.backend} are measured in {' or '.join(known)}, not in "
                 f"{self.precision}"
             )
+        if self.tail not in TAILS:
+            raise UsageError(f"--tail {self.tail} is not one of {', '.join(TAILS)}")
         device = resolve(ENGINES, "engine", self.backend).resolve_device(self.device)
         chosen = "fp16" if device == "cuda" else "fp32"
         precision = chosen if self.precision == "auto" else self.precision
@@ -112,6 +121,13 @@ def begin(request: Request, device: DeviceInfo, space: SearchSpace | None) -> Ta
     Raises:
         UsageError: the size is too small, or the space too small for a draw.
     """
+    conditions = {
+        "device": request.device,
+        "threads": request.threads,
+        "tail": tail_name(request.tail, request.device),
+    }
+    if request.precision == "int8":
+        conditions["ranges"] = STAND_IN
     networks = draw(space, request.size, request.seed).to_json() if space else None
     return TableFile(
         path=request.path_on(device),
@@ -123,7 +139,7 @@ def begin(request: Request, device: DeviceInfo, space: SearchSpace | None) -> Ta
         protocol=ROW,
         statistic=cast("Statistic", request.statistic),
         granularity="inside",
-        conditions={"device": request.device, "threads": request.threads, "tail": TAIL},
+        conditions=conditions,
         space=space,
         draw=networks,
         commit=current_commit(),
@@ -139,9 +155,12 @@ def check_continues(file: TableFile, device: DeviceInfo, request: Request) -> No
         request: resolved.
 
     Raises:
-        UsageError: device, settings, or the version of the engine's runtime differ.
+        UsageError: device, settings, tail, or the version of the engine's runtime differ.
+        EngineError: its rows were finished by a kernel that is not here.
     """
-    file.table().check(device.id, **request.settings())
+    # A table keeps the tail it was begun with, unless another one is asked for.
+    tail = request.tail if request.tail != "auto" else tail_asked(file)
+    file.table().check(device.id, **request.settings(), tail=tail_name(tail, str(request.device)))
     old, new = (info.runtimes.get(file.backend) for info in (file.device, device))
     if old != new:
         raise UsageError(
@@ -161,7 +180,23 @@ def request_of(file: TableFile) -> Request:
         batch=file.batch,
         statistic=file.statistic,
         path=file.path,
+        tail=tail_asked(file),
     )
+
+
+def tail_asked(file: TableFile) -> str:
+    """The tail that a table's rows were measured with, as it is asked for."""
+    return "graph" if file.conditions.get("tail", GRAPH) == GRAPH else "native"
+
+
+def tail_name(tail: str, device: str) -> str:
+    """What does upsampling and argmax: "graph", or the kernel by its instruction set.
+
+    Raises:
+        UsageError: the native tail of a device that is no CPU.
+        EngineError: the native tail, and its library cannot be used.
+    """
+    return GRAPH if stage_for(tail, device) == "labels" else Finish(None).name
 
 
 def wanted_by(

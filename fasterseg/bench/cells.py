@@ -153,7 +153,7 @@ class Cell:
 
     @property
     def key(self) -> CellKey:
-        """What makes two cells the same measurement."""
+        """What makes two cells the same measurement, whatever finishes them."""
         return (
             self.peer, self.engine, self.precision, self.size, self.batch, self.streams,
             self.threads,
@@ -164,6 +164,8 @@ class Cell:
         """Short name without the size: "onnxruntime fp32", "STDC1 (onnxruntime fp32)"."""
         engine = f"{self.engine} {self.precision}"
         parts = [f"{self.peer} ({engine})" if self.peer else engine]
+        # The graph's own, of which the older records are, goes without saying.
+        parts += [f"{self.tail} tail"] if self.tail.startswith(("native", "numpy")) else []
         parts += [f"batch {self.batch}"] if self.batch > 1 else []
         parts += [f"{self.streams} streams"] if self.streams > 1 else []
         return ", ".join(parts)

@@ -73,6 +73,8 @@ class CellRatio:
 def compare(before: BenchRecord, after: BenchRecord) -> list[CellRatio]:
     """Pair the cells two records share: all that `Cell.key` names is the same.
 
+    Their tails may differ, unless one record has the same cell with two.
+
     Raises:
         UsageError: device, protocol or precisions differ, or no cell is shared: the ratio would
             not be one of speed.
@@ -87,7 +89,8 @@ def compare(before: BenchRecord, after: BenchRecord) -> list[CellRatio]:
                 f"these records do not compare: {name} is {old} in the first and {new} in the "
                 "second. Measure both with the same"
             )
-    old_cells, new_cells = _by_key(before), _by_key(after)
+    by_tail = any(_repeats(record) for record in (before, after))
+    old_cells, new_cells = _by_key(before, by_tail), _by_key(after, by_tail)
     shared = [CellRatio(old_cells[key], new_cells[key]) for key in old_cells if key in new_cells]
     if not shared:
         raise UsageError(
@@ -132,11 +135,17 @@ def _precisions(record: BenchRecord) -> str:
     return ", ".join(sorted({cell.precision for cell in record.cells}))
 
 
-def _by_key(record: BenchRecord) -> dict[CellKey, Cell]:
-    cells = {cell.key: cell for cell in record.cells}
+def _repeats(record: BenchRecord) -> bool:
+    return len({cell.key for cell in record.cells}) != len(record.cells)
+
+
+def _by_key(record: BenchRecord, by_tail: bool) -> dict[tuple[CellKey, str], Cell]:
+    """The cells, told apart by their tails where nothing else does."""
+    cells = {(cell.key, cell.tail if by_tail else ""): cell for cell in record.cells}
     if len(cells) != len(record.cells):
         raise UsageError(
             f"the record of {record.created} holds the same engine, precision, size, batch, "
-            "streams and threads twice, so its cells cannot be told apart; measure them in two runs"
+            "streams, threads and tail twice, so its cells cannot be told apart; measure them in "
+            "two runs"
         )
     return cells

@@ -16,7 +16,7 @@ from fasterseg.bench.agreement import labels_of, with_agreement
 from fasterseg.bench.cells import Cell, Scope
 from fasterseg.bench.interleave import Turns, interleave
 from fasterseg.bench.networks import BareNetwork, layer_times
-from fasterseg.bench.peers import PeerFile
+from fasterseg.bench.peers import BACKEND, PeerFile
 from fasterseg.bench.records import BenchRecord, current_commit, now
 from fasterseg.bench.scopes import bench_engine, busy, cell_of, first_run_ms, lanes_of
 from fasterseg.bench.streams import measure_streams
@@ -24,6 +24,7 @@ from fasterseg.bench.suite import Access, Candidate, Suite
 from fasterseg.errors import EngineError, UsageError
 from fasterseg.runtime.base import Engine, EngineSpec
 from fasterseg.runtime.select import reference_backend
+from fasterseg.runtime.tail import CHOOSING, GRAPH
 from fasterseg.types import DeviceInfo, Size
 
 Frames = NDArray[np.uint8]
@@ -90,7 +91,8 @@ def _possible(suite: Suite, access: Access, on_note: Callable[[str], None]) -> l
             if access.check is not None and candidate.peer is None:
                 access.check(candidate)
         except UsageError as error:
-            if len(suite.precisions) == 1 or len(suite.engines) == 1:
+            several = (suite.precisions, suite.engines, suite.tails)
+            if sum(len(choice) > 1 for choice in several) < 2:
                 raise
             on_note(f"left out: {candidate} ({error})")
             continue
@@ -235,6 +237,8 @@ class _Run:
         if candidate.peer is not None:
             return self.files[candidate.peer].graph(candidate.size, candidate.batch, whole=True)
         graphs = self.access.graphs
+        if engine.backend != BACKEND:
+            return None
         return None if graphs is None else graphs(candidate, engine.spec.precision, stage)
 
     def _streamed(self, opened: _Opened, stack: contextlib.ExitStack) -> Cell:
@@ -270,7 +274,10 @@ class _Run:
         if candidate.peer is None:
             cell = self._compared(cell, opened)
         if self.suite.per_layer and engine.device == "cpu":
-            graph = self._graph(candidate, engine, "labels")
+            stage: Literal["labels", "logits8"] = (
+                "labels" if candidate.peer or engine.tail == GRAPH else "logits8"
+            )
+            graph = self._graph(candidate, engine, stage)
             if graph is not None:
                 layers = layer_times(graph, opened.frames, threads=self.suite.threads)
                 cell = replace(cell, layers=layers)
@@ -303,7 +310,9 @@ class _Run:
 
     def _compared(self, cell: Cell, opened: _Opened) -> Cell:
         """The cell with its label agreement, where there is a reference of the same weights."""
-        if (cell.engine, cell.precision, cell.device) == (reference_backend(), "fp32", "cpu"):
+        backend, is_fp32 = reference_backend(), (cell.precision, cell.device) == ("fp32", "cpu")
+        own_tail = cell.tail == GRAPH or backend not in CHOOSING
+        if cell.engine == backend and is_fp32 and own_tail:
             return cell
         key = (cell.size, cell.batch)
         if key not in self.references:
@@ -321,8 +330,10 @@ class _Run:
         return with_agreement(cell, labels, expected, limits=limits, trained=spec.trained)
 
     def _reference(self, opened: _Opened) -> Labelled | None:
+        backend = reference_backend()
+        tail = GRAPH if backend in CHOOSING else "auto"
         asked = replace(
-            opened.candidate, engine=reference_backend(), precision="fp32", device="cpu", streams=1
+            opened.candidate, engine=backend, precision="fp32", device="cpu", streams=1, tail=tail
         )
         self.on_note(f"labels of the reference: {asked}")
         try:

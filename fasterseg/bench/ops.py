@@ -22,7 +22,6 @@ from fasterseg.bench.records import current_commit, now
 from fasterseg.bench.snippets import Opener
 from fasterseg.bench.tables import TableFile, Times
 from fasterseg.bench.timing import CallLane, Clock, Collected, Lane, Samples, TimingProtocol
-from fasterseg.graph.emit import EmitOptions
 from fasterseg.graph.single import PARTS, emit_single, is_nothing
 from fasterseg.types import LatencyStats
 
@@ -148,7 +147,7 @@ def measure_row(
     """
     if is_nothing(placed.spec):
         return {"inside": dict(_NOTHING), "alone": dict(_NOTHING), "count": 0, "cov": 0.0}
-    options = EmitOptions(precision=file.precision, batch=file.batch)
+    options = file.emit_options()
     with contextlib.ExitStack() as stack:
         lanes: list[Lane] = []
         for part in PARTS:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-import fasterseg
 from fasterseg.errors import UsageError
-from fasterseg.graph.foreign import Contract, Foreign, fit, load, wrap
+from fasterseg.graph.foreign import Contract, Foreign, digest, fit, load
+from fasterseg.graph.wrapping import wrap
 from fasterseg.labels import CAMVID, CITYSCAPES, LabelSet
 from fasterseg.palettes import read_palette
 from fasterseg.registry import resolve
-from fasterseg.runtime.base import ENGINES, METADATA_KEY, Device, Engine, EngineSpec
+from fasterseg.runtime.base import ENGINES, METADATA_KEY, Device, Engine
+from fasterseg.runtime.foreign import describe_foreign
 from fasterseg.types import Size
 
 BACKEND = "onnxruntime"
@@ -61,7 +61,7 @@ class PeerFile:
         """
         self.peer = peer
         self._model = load(peer.path)
-        self._sha256 = hashlib.sha256(peer.path.read_bytes()).hexdigest()
+        self._sha256 = digest(self._model)
 
     def network(self, size: Size, batch: int) -> Foreign:
         """The network at one size; see `graph.foreign.fit`.
@@ -78,8 +78,11 @@ class PeerFile:
         network = self.network(size, batch)
         made = network.model
         if whole:
-            metadata = {METADATA_KEY: self._spec(network).to_json()}
-            made = wrap(network, self.peer.contract, metadata)
+            assert network.classes is not None, "its contract asks for logits"
+            labels = _labels(network.classes)
+            contract = self.peer.contract
+            spec = describe_foreign(network, contract, self.peer.name, labels, self._sha256)
+            made = wrap(network, contract, {METADATA_KEY: spec.to_json()})
         data: bytes = made.SerializeToString()
         return data
 
@@ -94,23 +97,6 @@ class PeerFile:
         graph = self.graph(size, batch, whole=True)
         engine: Engine = backend.open(graph, cast("Device", device), threads)
         return engine
-
-    def _spec(self, network: Foreign) -> EngineSpec:
-        contract = self.peer.contract
-        return EngineSpec(
-            name=self.peer.name,
-            labels=_labels(network.classes),
-            size=network.size,
-            batch=network.batch,
-            precision=network.precision,
-            output="labels",
-            genotype=None,
-            channel_order=contract.channel_order,
-            mean=contract.mean,
-            std=contract.std,
-            source_sha256=self._sha256,
-            fasterseg_version=fasterseg.__version__,
-        )
 
 
 def _labels(classes: int) -> LabelSet:

@@ -5,24 +5,32 @@ Inputs stay where they are: no copies are timed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fasterseg.arch.genotype import Genotype
+from fasterseg.arch.plan import plan
 from fasterseg.errors import UnknownNameError, UnsupportedError
-from fasterseg.graph.emit import EmitOptions
+from fasterseg.graph.emit import EmitOptions, emit
+from fasterseg.graph.inlining import plain
+from fasterseg.graph.ranges import Ranges
+from fasterseg.graph.signature import OUTPUT_NAMES
+from fasterseg.graph.stand_in import stand_in_ranges
+from fasterseg.graph.weights import weights_sha256
 from fasterseg.registry import resolve, unknown
 from fasterseg.runtime.base import ENGINES, Device
 from fasterseg.runtime.model import Model, generic_labels
 from fasterseg.runtime.onnxrt import open_session
 from fasterseg.runtime.store import onnx_bytes
-from fasterseg.types import Size
+from fasterseg.runtime.tail import LOGITS_SCALE, Finish
+from fasterseg.types import Precision, Size
 
 SNIPPETS: Final[Mapping[str, str]] = {
     "onnxruntime": "fasterseg.bench.snippets:OnnxRuntimeSnippet",
+    "openvino": "fasterseg.bench.snippets:OpenVinoSnippet",
 }
 """Backend -> class that runs graphs through the sessions of its engines."""
 
@@ -30,6 +38,9 @@ _TYPES: Final[Mapping[str, type[np.generic]]] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(uint8)": np.uint8,
+    "f32": np.float32,
+    "f16": np.float16,
+    "u8": np.uint8,
 }
 _SEED: Final = 0
 
@@ -51,9 +62,14 @@ Opener = Callable[[bytes], Snippet]
 
 
 class OnnxRuntimeSnippet:
-    """A graph in a session opened with the options of `OnnxRuntimeEngine`."""
+    """A graph in a session opened with the options of `OnnxRuntimeEngine`.
 
-    def __init__(self, model: bytes, device: str, threads: int | None) -> None:
+    One that ends at the logits is finished as engines are.
+    """
+
+    def __init__(
+        self, model: bytes, device: str, threads: int | None, precision: Precision = "fp32"
+    ) -> None:
         """Open a session and make its inputs: noise, the same every time.
 
         Raises:
@@ -73,16 +89,73 @@ class OnnxRuntimeSnippet:
         }
         for name, array in self._inputs.items():
             self._binding.bind_cpu_input(name, array)
-        for value in self._session.get_outputs():
+        outputs = self._session.get_outputs()
+        for value in outputs:
             self._binding.bind_output(value.name, device)
+        self._finish = _finish_of([value.name for value in outputs], threads)
 
     def run(self) -> None:
         """Run once; see `Snippet.run`."""
         self._session.run_with_iobinding(self._binding)
+        if self._finish is not None:
+            self._finish(self._binding.get_outputs()[0].numpy())
 
     def close(self) -> None:
         """Release the session."""
         del self._binding, self._session
+
+
+class OpenVinoSnippet:
+    """A graph compiled with the settings of `OpenVinoEngine`; finished as engines are."""
+
+    def __init__(
+        self, model: bytes, device: str, threads: int | None, precision: Precision = "fp32"
+    ) -> None:
+        """Compile it and make its inputs.
+
+        Raises:
+            DeviceUnavailableError: the CPU does not compute in that precision.
+            EngineError: OpenVINO does not take the model.
+        """
+        from fasterseg.runtime.openvino_graph import Settings, compile_graph
+
+        backend = resolve(ENGINES, "engine", "openvino")
+        backend.resolve_device(device)
+        data, _ = plain(model, "the operator")
+        properties = Settings(threads=threads).properties(precision)
+        compiled = compile_graph(data, properties, "the operator", keep=False)
+        self._request = compiled.create_infer_request()
+        random = np.random.default_rng(_SEED)
+        for index, port in enumerate(compiled.inputs):
+            kind = _TYPES[port.get_element_type().get_type_name()]
+            tensor = self._request.get_input_tensor(index)
+            tensor.data[:] = _noise(random, kind, list(port.shape))
+        names = [port.get_any_name() for port in compiled.outputs]
+        self._finish = _finish_of(names, threads)
+
+    def run(self) -> None:
+        """Run once; see `Snippet.run`."""
+        self._request.infer()
+        if self._finish is not None:
+            self._finish(self._request.get_output_tensor(0).data)
+
+    def close(self) -> None:
+        """Release the graph."""
+        del self._request
+
+
+def _finish_of(
+    outputs: Sequence[str], threads: int | None
+) -> Callable[[NDArray[np.float32]], object] | None:
+    """What a graph of the last operator is finished by where it ends at the logits."""
+    if OUTPUT_NAMES["logits8"] not in outputs:
+        return None
+    finish = Finish(threads)
+
+    def run(logits: NDArray[np.float32]) -> object:
+        return finish(logits, Size(LOGITS_SCALE * logits.shape[2], LOGITS_SCALE * logits.shape[3]))
+
+    return run
 
 
 def _noise(
@@ -94,8 +167,10 @@ def _noise(
     return np.maximum(random.standard_normal(shape, np.float32), 0).astype(dtype)
 
 
-def snippet_opener(backend: str, device: str, threads: int | None) -> Opener:
-    """What opens graphs in a backend.
+def snippet_opener(
+    backend: str, device: str, threads: int | None, precision: Precision = "fp32"
+) -> Opener:
+    """What opens graphs in a backend, to be computed in a precision.
 
     Raises:
         UnknownNameError: single operators cannot be run by it.
@@ -103,17 +178,24 @@ def snippet_opener(backend: str, device: str, threads: int | None) -> Opener:
     """
     if backend not in SNIPPETS:
         raise UnknownNameError(unknown("engine for single operators", backend, SNIPPETS))
+    # The engine first: what its package is called is for it to say.
+    resolve(ENGINES, "engine", backend)
     kind = resolve(SNIPPETS, "engine", backend)
 
     def open_one(model: bytes) -> Snippet:
-        snippet: Snippet = kind(model, device, threads)
+        snippet: Snippet = kind(model, device, threads, precision)
         return snippet
 
     return open_one
 
 
 def network_opener(
-    backend: str, device: Device, threads: int | None, size: Size, options: EmitOptions
+    backend: str,
+    device: Device,
+    threads: int | None,
+    size: Size,
+    options: EmitOptions,
+    precision: Precision | None = None,
 ) -> Callable[[Genotype], Any]:
     """What opens whole networks, with seeded weights, as `--engine` does but past the cache.
 
@@ -122,13 +204,24 @@ def network_opener(
         device: "cpu" or "cuda".
         threads: CPU threads of the engine; None: the runtime's default.
         size: of the frames.
-        options: precision and batch.
+        options: stage, precision and batch; in int8, ranges are stand-ins.
+        precision: what it is computed in, where that is not what is written.
     """
     kind = resolve(ENGINES, "engine", backend)
+    other = {} if precision in (None, options.precision) else {"precision": precision}
 
     def open_one(genotype: Genotype) -> Any:
         labels = generic_labels(genotype.num_classes)
         model = Model(genotype.name, genotype, labels, size, weights=None)
-        return kind.open(onnx_bytes(model, size, options), device, threads)
+        ranges = _stand_in(model, size) if options.precision == "int8" else None
+        return kind.open(onnx_bytes(model, size, options, ranges), device, threads, **other)
 
     return open_one
+
+
+def _stand_in(model: Model, size: Size) -> Ranges:
+    """Ranges that nobody measured, for times that do not depend on them."""
+    network = plan(model.genotype, size)
+    weights = model.load_weights(network)
+    graph = emit(network, weights, EmitOptions("logits8", inline=True)).graph
+    return stand_in_ranges(graph, weights_sha256(network, weights))

@@ -10,7 +10,8 @@ from fasterseg.bench.cells import EndToEnd
 from fasterseg.bench.peers import BACKEND, Peer
 from fasterseg.bench.timing import FULL, TimingProtocol
 from fasterseg.errors import UsageError
-from fasterseg.runtime.base import Engine
+from fasterseg.runtime.base import ENGINES, Engine
+from fasterseg.runtime.tail import CHOOSING
 from fasterseg.types import Precision, Size
 
 
@@ -26,6 +27,7 @@ class Candidate:
         batch: frames per call.
         streams: calls at the same time.
         peer: name of a foreign network; None for the run's model.
+        tail: "auto", "graph" or "native": where upsampling and argmax are done on a CPU.
     """
 
     engine: str
@@ -35,10 +37,12 @@ class Candidate:
     batch: int = 1
     streams: int = 1
     peer: str | None = None
+    tail: str = "auto"
 
     def __str__(self) -> str:
         name = f"{self.peer} ({self.engine})" if self.peer else f"{self.engine} {self.precision}"
-        more = f", batch {self.batch}" if self.batch > 1 else ""
+        more = f", tail {self.tail}" if self.tail != "auto" else ""
+        more += f", batch {self.batch}" if self.batch > 1 else ""
         return f"{name} {self.size}{more}" + (
             f", {self.streams} streams" if self.streams > 1 else ""
         )
@@ -90,6 +94,8 @@ class Suite:
         interleave: all at once, in turns, so that ratios hold on an unsteady machine.
         peers: foreign networks.
         per_layer: time single operators as well, where the runtime tells.
+        tails: each "auto", "graph" or "native", of engines that leave the choice.
+        pin: keep threads on their cores, where an engine can.
     """
 
     engines: tuple[str, ...]
@@ -104,6 +110,8 @@ class Suite:
     interleave: bool = False
     peers: tuple[Peer, ...] = ()
     per_layer: bool = False
+    tails: tuple[str, ...] = ("auto",)
+    pin: bool = False
 
     def candidates(self) -> list[Candidate]:
         """All there is to measure, in order.
@@ -126,6 +134,17 @@ class Suite:
                 for streams in self.streams:
                     rest = (self.device, size, batch, streams)
                     for engine in self.engines:
-                        found += [Candidate(engine, p, *rest) for p in self.precisions]
+                        found += [
+                            Candidate(engine, precision, *rest, tail=tail)
+                            for precision in self.precisions
+                            for tail in self.tails_of(engine)
+                        ]
                     found += [Candidate(BACKEND, "auto", *rest, name) for name in names]
         return found
+
+    def tails_of(self, engine: str) -> tuple[str, ...]:
+        """The tails to measure an engine with: one where it has but its own."""
+        is_file = engine not in ENGINES and engine != "auto"
+        own = is_file or (engine != "auto" and engine not in CHOOSING)
+        # A single one is asked for as it is: what does not fit is refused, not left out.
+        return ("auto",) if own and len(self.tails) > 1 else self.tails

@@ -18,6 +18,8 @@ from fasterseg.bench.timing import TimingProtocol
 from fasterseg.cache import write_atomic
 from fasterseg.config import from_mapping
 from fasterseg.errors import ConfigError, UsageError
+from fasterseg.graph.emit import EmitOptions
+from fasterseg.runtime.tail import GRAPH
 from fasterseg.types import DeviceInfo, Precision, Size
 
 Granularity = Literal["inside", "alone"]
@@ -47,7 +49,8 @@ class TableFile:
         protocol: how rows are timed.
         statistic: which statistic prices are.
         granularity: which of the two times of a row prices are.
-        conditions: `threads` asked for (None: the runtime's default), `device`, `tail`.
+        conditions: `threads` asked for (None: the runtime's default), `device`, `tail`; in int8
+            `ranges`, where they came from.
         space: what the rows are for; None where they are for single networks.
         draw: networks for the calibration (`bench.draw.Draw.to_json`), fixed before the first row.
         commit: of the code that began the table.
@@ -82,6 +85,14 @@ class TableFile:
     def times(self, granularity: Granularity, statistic: Statistic) -> dict[str, float]:
         """Operator key -> milliseconds, at another granularity or by another statistic."""
         return {key: row[granularity][f"{statistic}_ms"] for key, row in self.rows.items()}
+
+    def emit_options(self) -> EmitOptions:
+        """How graphs are written for this table: as the engine would be, up to its tail."""
+        stage: Literal["labels", "logits8"] = "labels"
+        if self.conditions.get("tail", GRAPH) != GRAPH:
+            stage = "logits8"
+        precision: Precision = "fp32" if self.precision == "bf16" else self.precision
+        return EmitOptions(stage, precision, self.batch)
 
     def missing(self, specs: list[OpSpec]) -> list[OpSpec]:
         """Operators without a row."""

@@ -17,7 +17,6 @@ from fasterseg.bench.quiet import Quiet
 from fasterseg.bench.tables import TableFile, Times
 from fasterseg.bench.timing import CallLane, TimingProtocol
 from fasterseg.errors import UsageError
-from fasterseg.graph.emit import EmitOptions
 
 GROUP: Final = 4
 """Networks that are open at once and timed in turn."""
@@ -50,9 +49,11 @@ OpenNet = Callable[[Genotype], Net]
 
 def deployed(file: TableFile) -> tuple[OpenNet, NDArray[np.uint8]]:
     """What opens networks as the rows of a table were timed, and one batch for them."""
-    options = EmitOptions(precision=file.precision, batch=file.batch)
+    options = file.emit_options()
     device, threads = file.conditions["device"], file.conditions["threads"]
-    opener = snippets.network_opener(file.backend, device, threads, file.size, options)
+    opener = snippets.network_opener(
+        file.backend, device, threads, file.size, options, file.precision
+    )
     return opener, engines.render_frames(file.size, file.batch, 1)[0]
 
 
@@ -104,7 +105,8 @@ def _call(net: Net) -> Callable[[int], None]:
 def _check_tail(file: TableFile, net: Net) -> None:
     tail = file.conditions.get("tail")
     if net.tail != tail:
+        asked = str(tail).partition("-")[0]
         raise UsageError(
             f"{file.path} has the last step timed where {tail} does it, and networks finish in "
-            f"{net.tail}; open them with --tail {tail}, or measure the table anew: --overwrite"
+            f"{net.tail}; ask for --tail {asked}, or measure the table anew: --overwrite"
         )

@@ -20,6 +20,7 @@ from fasterseg.cli.options import (
     ModelOption,
     PrecisionOption,
     SizeOption,
+    TailOption,
     ThreadsOption,
     note,
     parse_size,
@@ -62,6 +63,7 @@ def accuracy(
     precision: PrecisionOption = "auto",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    tail: TailOption = "auto",
     fit: FitOption = "stretch",
     flip: FlipOption = False,
     exclude: Annotated[
@@ -100,7 +102,7 @@ def accuracy(
     check_excluded(spec.labels, exclude or [])
     request = EngineRequest(
         model=model, engine=engine, precision=precision, device=device,
-        size=parse_size(size), threads=threads,
+        size=parse_size(size), threads=threads, tail=tail,
     )  # fmt: skip
     check_request(request)
     pairs = spec.pairs(spec.folder(root), part)[:limit]
@@ -135,6 +137,7 @@ def submission(
     precision: PrecisionOption = "auto",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    tail: TailOption = "auto",
     fit: FitOption = "stretch",
     flip: FlipOption = False,
     limit: LimitOption = None,
@@ -161,7 +164,7 @@ def submission(
     part, fitting = _split(split), _fit(fit)
     request = EngineRequest(
         model=model, engine=engine, precision=precision, device=device,
-        size=parse_size(size), threads=threads,
+        size=parse_size(size), threads=threads, tail=tail,
     )  # fmt: skip
     check_request(request)
     pairs = named("cityscapes").pairs(root, part)[:limit]

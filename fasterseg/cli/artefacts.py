@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from fasterseg.cli.foreign import (
+    ClassesOption,
+    FromOption,
+    LayoutOption,
+    LogitsOption,
+    MeanOption,
+    OrderOption,
+    ScaleOption,
+    StdOption,
+    contract_of,
+    wrap_foreign,
+)
 from fasterseg.cli.options import (
     DebugOption,
     LogFormat,
@@ -18,28 +30,35 @@ from fasterseg.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fasterseg.types import Size
+    from collections.abc import Mapping
+
+    from fasterseg.graph.precision import Profile
+    from fasterseg.types import Precision, Size
 
 
 def export(
     source: Annotated[
-        str, typer.Argument(metavar="MODEL|RECIPE.toml", help="Model name, genotype, or recipe.")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="MODEL|RECIPE.toml", help="Model name, genotype, or recipe; none with --from."
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="The .onnx file to write.")
     ] = None,
     size: SizeOption = None,
     precision: Annotated[
-        str, typer.Option(metavar="TYPE", help="fp32, fp16 or int8 (explicit Q/DQ).")
-    ] = "fp32",
+        str | None,
+        typer.Option(metavar="TYPE", help="fp32 (default), fp16 or int8 (explicit Q/DQ)."),
+    ] = None,
     profile: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME",
-            help="How int8 is written: cpu (uint8 activations, for ONNX Runtime and OpenVINO) or "
-            "tensorrt (int8, zero point 0).",
+            help="How int8 is written: cpu (default; uint8 activations, for ONNX Runtime and "
+            "OpenVINO) or tensorrt (int8, zero point 0).",
         ),
-    ] = "cpu",
+    ] = None,
     ranges: Annotated[
         Path | None,
         typer.Option(
@@ -61,10 +80,22 @@ def export(
         bool, typer.Option("--inline", help="Standard operators only, for OpenVINO.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    from_: FromOption = None,
+    classes: ClassesOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    channel_order: OrderOption = None,
+    scale: ScaleOption = None,
+    layout: LayoutOption = None,
+    logits: LogitsOption = None,
     log_format: LogFormatOption = LogFormat.TEXT,
     debug: DebugOption = False,
 ) -> None:
     """Write a model as ONNX: uint8 BGR frames in, uint8 class ids out, everything inside.
+
+    With --from, do the same to another network's ONNX file: infer, bench, accuracy and build then
+    take it as they take ours. Its logits are enlarged bilinearly, corners aligned; a network that
+    enlarges them in another way does so itself and is exported with full-size logits (scale 1).
 
     \b
     Examples:
@@ -73,36 +104,84 @@ def export(
       fasterseg export fasterseg-camvid --precision int8 --profile tensorrt -o int8.onnx
       fasterseg export engines/recipes/fasterseg-camvid-fp32.toml
       fasterseg export fasterseg-camvid --stages network -o bare.onnx
+      fasterseg export --from pidnet.onnx --classes cityscapes --size 512x1024 -o wrapped.onnx
+      fasterseg export --from net.onnx --classes names.txt --mean 0.5 --std 0.5 --channel-order bgr
     """  # noqa: D301 - \b is Click's mark for a block that must not be wrapped
+    from fasterseg.errors import UsageError
+
+    told = {
+        "--classes": classes, "--mean": mean, "--std": std, "--channel-order": channel_order,
+        "--scale": scale, "--layout": layout, "--logits": logits,
+    }  # fmt: skip
+    if from_ is None:
+        _refuse("only with --from FILE.onnx, for another network", told)
+        if source is None:
+            raise UsageError("name a model or a recipe, or another network: --from FILE.onnx")
+        _export_model(
+            source, output, parse_size(size), precision, profile, ranges, overwrite,
+            stages=stages, batch=batch, dynamic=dynamic, inline=inline,
+        )  # fmt: skip
+        return
+    if source is not None:
+        raise UsageError(f"'{source}' and --from {from_}: give a model, or a network to wrap")
+    ours = {
+        "--precision": precision, "--profile": profile, "--ranges": ranges,
+        "--dynamic": dynamic or None,
+    }  # fmt: skip
+    _refuse("only for models of ours; a wrapped network keeps the numbers of its file", ours)
+    wrap_foreign(
+        from_, output, contract_of(mean, std, channel_order, scale, layout, logits),
+        classes=classes, size=size, batch=batch, stage=stages, inline=inline, overwrite=overwrite,
+    )  # fmt: skip
+
+
+def _refuse(reason: str, options: Mapping[str, object]) -> None:
+    """Refuse options that the other way of exporting would ignore."""
+    from fasterseg.errors import UsageError
+
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise UsageError(f"{', '.join(given)}: {reason}")
+
+
+def _export_model(
+    source: str,
+    output: Path | None,
+    size: Size | None,
+    precision: str | None,
+    profile: str | None,
+    ranges: Path | None,
+    overwrite: bool,
+    **rest: Any,
+) -> None:
+    """Write the files of a model or a recipe; `rest` as in `EmitOptions`."""
     from fasterseg.deploy.export import export_onnx
     from fasterseg.deploy.recipe import BUILD_FOLDER, artefact_name, load_recipe
     from fasterseg.errors import UsageError
-    from fasterseg.graph.emit import EMITTED, EmitOptions
-    from fasterseg.graph.precision import PROFILES
-    from fasterseg.graph.signature import STAGES
+    from fasterseg.graph.emit import EmitOptions
     from fasterseg.runtime.model import resolve_model
 
-    if stages not in STAGES:
-        raise UsageError(f"--stages {stages} is not one of {', '.join(STAGES)}")
-    if precision not in EMITTED:
-        raise UsageError(f"--precision {precision} is not one of {', '.join(EMITTED)}")
-    if profile not in PROFILES:
-        raise UsageError(f"--profile {profile} is not one of {', '.join(PROFILES)}")
-    sizes: list[Size]
+    precision, profile = precision or "fp32", profile or "cpu"
+    _check_model_options(source, rest["stages"], precision, profile)
     if source.endswith(".toml"):
         recipe, model = load_recipe(Path(source))
         sizes, precision, batch = recipe.engine_sizes(), recipe.precision, recipe.batch
-        profile = recipe.profile
+        rest["batch"], profile = batch, recipe.profile
         if size is not None or (output is not None and len(sizes) > 1):
             raise UsageError("a recipe states its sizes and names its files; leave --size and -o")
     else:
         model = resolve_model(source)
-        sizes = [parse_size(size) or model.train_size]
+        sizes = [size or model.train_size]
     if precision != "int8" and (ranges is not None or profile != "cpu"):
         raise UsageError(f"--ranges and --profile are for --precision int8, this is {precision}")
     if ranges is not None:
         model = replace(model, ranges=ranges)
-    options = EmitOptions(stages, precision, batch, dynamic, inline, profile)
+    options = EmitOptions(
+        stage=rest.pop("stages"),
+        precision=cast("Precision", precision),
+        profile=cast("Profile", profile),
+        **rest,
+    )
     for engine_size in sizes:
         target = output or BUILD_FOLDER / artefact_name(model.name, engine_size, options)
         export_onnx(model, engine_size, options, target, overwrite)
@@ -110,6 +189,25 @@ def export(
         note(f"{model.name} {engine_size} (HxW) {precision}, {target.stat().st_size / 1e6:.1f} MB")
     if not model.trained:
         note(f"note: {model.name} has untrained (seeded random) weights")
+
+
+def _check_model_options(source: str, stage: str, precision: str, profile: str) -> None:
+    """Refuse values that cannot be right."""
+    from fasterseg.errors import UsageError
+    from fasterseg.graph.emit import EMITTED
+    from fasterseg.graph.precision import PROFILES
+    from fasterseg.graph.signature import STAGES
+
+    if source.endswith(".onnx"):
+        raise UsageError(
+            f"{source} is no model of ours; another network's file is wrapped: fasterseg export "
+            f"--from {source} --classes FILE -o WRAPPED.onnx"
+        )
+    for option, value, known in (
+        ("stages", stage, STAGES), ("precision", precision, EMITTED), ("profile", profile, PROFILES)
+    ):  # fmt: skip
+        if value not in known:
+            raise UsageError(f"--{option} {value} is not one of {', '.join(known)}")
 
 
 def info(

@@ -19,6 +19,7 @@ from fasterseg.cli.options import (
     LogFormat,
     LogFormatOption,
     ModelOption,
+    PinOption,
     ThreadsOption,
     new_app,
     note,
@@ -52,8 +53,8 @@ EnginesOption = Annotated[
     typer.Option(
         "--engine",
         metavar="NAME",
-        help="A backend (onnxruntime, tensorrt, tensorrt-rtx, torch) or an engine file (.onnx, "
-        ".engine); give it again for more. "
+        help="auto, a backend (onnxruntime, openvino, tensorrt, tensorrt-rtx, torch) or an engine "
+        "file (.onnx, .engine); give it again for more. "
         f"Default: {', '.join(DEFAULT_ENGINES)}.",
     ),
 ]
@@ -80,7 +81,16 @@ PrecisionsOption = Annotated[
     str,
     typer.Option(
         metavar="TYPE,...",
-        help="auto (fp32 on a CPU, fp16 on a GPU), fp32, fp16 or int8; several joined by commas.",
+        help="auto (fp32 on a CPU, fp16 on a GPU), fp32, fp16, bf16 (openvino) or int8; several "
+        "joined by commas.",
+    ),
+]
+TailsOption = Annotated[
+    str,
+    typer.Option(
+        metavar="WHERE,...",
+        help="Upsampling and argmax on a CPU: native (our kernel), graph, or auto (native where "
+        "it is installed); several joined by commas.",
     ),
 ]
 PeersOption = Annotated[
@@ -151,6 +161,8 @@ def bench(
     video_limit: VideoLimitOption = None,
     per_layer: PerLayerOption = False,
     threads: ThreadsOption = None,
+    tail: TailsOption = "auto",
+    pin: PinOption = False,
     device: DeviceOption = "auto",
     protocol: ProtocolOption = "full",
     cpu_time: CpuTimeOption = False,
@@ -181,6 +193,8 @@ def bench(
         interleave=interleave,
         peers=tuple(Peer.parse(text) for text in peer or ()),
         per_layer=per_layer,
+        tails=tuple(name.strip() for name in tail.split(",")),
+        pin=pin,
     )
     film = filming(video, video_output, video_limit) if video is not None else None
     record = run_suite(suite, access_to(model, suite, film), note)
@@ -245,6 +259,8 @@ def request_of(model: str, suite: Suite, candidate: Candidate) -> EngineRequest:
         size=candidate.size,
         batch=candidate.batch,
         threads=suite.threads,
+        tail=candidate.tail,
+        pin=suite.pin and candidate.engine == "openvino",
     )
 
 

@@ -20,6 +20,9 @@ from fasterseg.cli.options import (
 
 if TYPE_CHECKING:
     from fasterseg.graph.emit import EmitOptions
+    from fasterseg.graph.precision import Profile
+    from fasterseg.graph.signature import Stage
+    from fasterseg.runtime.foreign import Exported
     from fasterseg.runtime.model import Model
     from fasterseg.runtime.plan_files import BuildOptions
     from fasterseg.runtime.plan_store import Job
@@ -29,7 +32,11 @@ if TYPE_CHECKING:
 
 def build(
     source: Annotated[
-        str, typer.Argument(metavar="MODEL|RECIPE.toml", help="Model name, genotype, or recipe.")
+        str,
+        typer.Argument(
+            metavar="MODEL|RECIPE.toml|FILE.onnx",
+            help="Model name, genotype, recipe, or an engine file (fasterseg export).",
+        ),
     ],
     engine: Annotated[
         str, typer.Option(metavar="NAME", help="tensorrt or tensorrt-rtx.")
@@ -46,15 +53,19 @@ def build(
     ] = None,
     size: SizeOption = None,
     precision: Annotated[
-        str, typer.Option(metavar="TYPE", help="auto (fp16), fp32, fp16 or int8.")
-    ] = "auto",
-    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Frames per call.")] = 1,
-    stages: Annotated[
         str,
+        typer.Option(metavar="TYPE", help="auto (fp16; an .onnx: its own), fp32, fp16 or int8."),
+    ] = "auto",
+    batch: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Frames per call. [default: 1]")
+    ] = None,
+    stages: Annotated[
+        str | None,
         typer.Option(
-            help="labels (all in the engine) or logits8 (the last step by our CUDA kernel)."
+            help="labels (default; all in the engine) or logits8 (the last step by our CUDA "
+            "kernel)."
         ),
-    ] = "labels",
+    ] = None,
     ranges: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Activation ranges of your own, for int8.")
     ] = None,
@@ -119,6 +130,7 @@ def build(
       fasterseg build fasterseg-student --size 1024x2048 --plugins off
       fasterseg build engines/recipes/fasterseg-camvid-fp16.toml
       fasterseg build fasterseg-camvid --engine tensorrt-rtx --target sm_89
+      fasterseg build wrapped.onnx -o wrapped.engine
       fasterseg build fasterseg-camvid --size 720x1280 --min-size 360x640 --max-size 1088x1920
     """  # noqa: D301 - \b is Click's mark for a block that must not be wrapped
     from fasterseg.config import from_mapping
@@ -130,7 +142,7 @@ def build(
     _check(engine, precision, stages, plugins, hardware, output)
     model, sizes, emit, agreement = _ordered(source, size, precision, batch, stages, output)
     if ranges is not None:
-        model = replace(model, ranges=ranges)
+        model = _with_ranges(model, ranges)
     options = from_mapping(
         {
             "plugins": plugins,
@@ -145,6 +157,7 @@ def build(
         "fasterseg build",
     )
     if min_size is not None or max_size is not None or max_batch > 1:
+        _refuse_free(model)
         options = replace(
             options, dynamic=_reach(min_size, sizes[0], max_size), max_batch=max_batch
         )
@@ -161,8 +174,9 @@ def build(
 
 
 def _check(
-    engine: str, precision: str, stages: str, plugins: str, hardware: str, output: Path | None
-) -> None:
+    engine: str, precision: str, stages: str | None, plugins: str, hardware: str,
+    output: Path | None,
+) -> None:  # fmt: skip
     """Refuse values that cannot be right."""
     from fasterseg.errors import UnknownNameError, UsageError
     from fasterseg.graph.emit import EMITTED
@@ -177,7 +191,7 @@ def _check(
         )
     for option, value, known in (
         ("precision", precision, ("auto", *EMITTED)),
-        ("stages", stages, ("labels", "logits8")),
+        ("stages", stages or "labels", ("labels", "logits8")),
         ("plugins", plugins, PLUGIN_CHOICES),
         ("hardware", hardware, HARDWARE),
     ):
@@ -188,14 +202,21 @@ def _check(
 
 
 def _ordered(
-    source: str, size: str | None, precision: str, batch: int, stages: str, output: Path | None
-) -> tuple[Model, list[Size], EmitOptions, float | None]:
+    source: str,
+    size: str | None,
+    precision: str,
+    batch: int | None,
+    stages: str | None,
+    output: Path | None,
+) -> tuple[Model | Exported, list[Size], EmitOptions, float | None]:
     """What the arguments or the recipe ask for: model, sizes, graph, agreement demanded."""
     from fasterseg.deploy.recipe import load_recipe
     from fasterseg.errors import UsageError
     from fasterseg.graph.emit import EmitOptions
     from fasterseg.runtime.model import resolve_model
 
+    if source.endswith(".onnx"):
+        return _exported(Path(source), parse_size(size), precision, batch, stages)
     agreement = None
     if source.endswith(".toml"):
         recipe, model = load_recipe(Path(source))
@@ -210,8 +231,57 @@ def _ordered(
         model = resolve_model(source)
         sizes = [parse_size(size) or model.train_size]
         chosen = cast("Precision", "fp16" if precision == "auto" else precision)
-    profile = "tensorrt" if chosen == "int8" else "cpu"
-    return model, sizes, EmitOptions(stages, chosen, batch, profile=profile), agreement  # type: ignore[arg-type]
+    profile: Profile = "tensorrt" if chosen == "int8" else "cpu"
+    stage: Stage = "logits8" if stages == "logits8" else "labels"
+    return model, sizes, EmitOptions(stage, chosen, batch or 1, profile=profile), agreement
+
+
+def _exported(
+    file: Path, size: Size | None, precision: str, batch: int | None, stages: str | None
+) -> tuple[Exported, list[Size], EmitOptions, float | None]:
+    """What an engine file is; the options can only agree with it."""
+    from fasterseg.deploy.export import read_exported
+    from fasterseg.errors import UsageError
+    from fasterseg.graph.emit import EmitOptions
+
+    model = read_exported(file)
+    spec = model.spec
+    assert spec.size is not None, "free sizes are refused"
+    for option, asked, found in (
+        ("size", size, spec.size),
+        ("precision", None if precision == "auto" else precision, spec.precision),
+        ("batch", batch, spec.batch),
+        ("stages", stages, spec.output),
+    ):
+        if asked not in (None, found):
+            raise UsageError(
+                f"--{option} {asked}: {file} is fixed to {found}. Leave it out, or export that "
+                "file again (fasterseg export)"
+            )
+    stage: Stage = "logits8" if spec.output == "logits8" else "labels"
+    emit = EmitOptions(stage, spec.precision, spec.batch or 1, profile=spec.profile or "cpu")
+    return model, [spec.size], emit, None
+
+
+def _with_ranges(model: Model | Exported, ranges: Path) -> Model:
+    from fasterseg.errors import UsageError
+    from fasterseg.runtime.model import Model
+
+    if not isinstance(model, Model):
+        raise UsageError(f"--ranges is for models; {model.file} has its numbers inside")
+    return replace(model, ranges=ranges)
+
+
+def _refuse_free(model: Model | Exported) -> None:
+    """Free sizes come of a model, whose graph is written for them."""
+    from fasterseg.errors import UsageError
+    from fasterseg.runtime.model import Model
+
+    if not isinstance(model, Model):
+        raise UsageError(
+            f"--min-size, --max-size and --max-batch are for models; {model.file} is fixed to "
+            f"{model.spec.size} (HxW)"
+        )
 
 
 def _reach(low: str | None, best: Size, high: str | None) -> tuple[str, str, str]:

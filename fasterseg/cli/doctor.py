@@ -24,11 +24,12 @@ from fasterseg.registry import resolve
 PROBES: Final[Mapping[str, str]] = {
     "cameras": "fasterseg.stream.capabilities:cameras",
     "codecs": "fasterseg.stream.capabilities:codecs",
+    "cpu-kernels": "fasterseg.runtime.capabilities:cpu_kernels",
     "gstreamer": "fasterseg.stream.capabilities:gstreamer",
     "models": "fasterseg.runtime.capabilities:models",
     "onnxruntime": "fasterseg.runtime.capabilities:onnxruntime",
+    "openvino": "fasterseg.runtime.capabilities:openvino",
     "packages": "fasterseg.bench.environment:packages",
-    "planned": "fasterseg.runtime.capabilities:planned_engines",
     "storage": "fasterseg.runtime.capabilities:storage",
     "system": "fasterseg.bench.environment:system",
     "tensorrt": "fasterseg.runtime.capabilities:tensorrt",
@@ -40,7 +41,7 @@ PROBES: Final[Mapping[str, str]] = {
 SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "System": ("system",),
     "Packages": ("packages",),
-    "Engines": ("onnxruntime", "torch", "tensorrt", "planned"),
+    "Engines": ("onnxruntime", "openvino", "torch", "cpu-kernels", "tensorrt"),
     "Video": ("codecs",),
     "Display and cameras": ("windows", "cameras", "gstreamer"),
     "Storage": ("storage",),

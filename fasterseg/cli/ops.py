@@ -33,6 +33,7 @@ OPS_EPILOG: Final = (
     "\b\nExamples:\n"
     "  fasterseg-bench ops --size 256x512 --dry-run\n"
     "  fasterseg-bench ops --size 512x1024 --threads 1 --statistic cpu_min\n"
+    "  fasterseg-bench ops --size 512x1024 --engine openvino --precision int8 --threads 1\n"
     "  fasterseg-bench ops --table T.json --missing-only --limit-minutes 10\n"
     "  fasterseg-bench ops --model fasterseg-camvid --size 360x480 --table camvid.json\n\n"
 ) + EPILOG
@@ -68,6 +69,14 @@ def ops(
     precision: PrecisionOption = "auto",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    tail: Annotated[
+        str,
+        typer.Option(
+            metavar="WHERE",
+            help="Upsampling and argmax of the last row: graph, native (our kernel), or auto: as "
+            "the table that is there, a new one as engines do.",
+        ),
+    ] = "auto",
     batch: Annotated[int, typer.Option(min=1, metavar="N", help="Frames per call.")] = 1,
     space: Annotated[
         Path | None,
@@ -131,6 +140,7 @@ def ops(
         seed=seed,
         path=table,
         root=TABLES,
+        tail=tail,
     )
     if missing_only and overwrite:
         raise UsageError("--missing-only keeps what is there and --overwrite does not; give one")
@@ -210,7 +220,9 @@ def _measure(
         warn_busy()
         # Before the first row: nothing measured may have a say in what is drawn.
         file.save()
-    opener = snippet_opener(file.backend, conditions["device"], conditions["threads"])
+    opener = snippet_opener(
+        file.backend, conditions["device"], conditions["threads"], file.precision
+    )
     left = measure_rows(
         file,
         wanted,

@@ -90,13 +90,17 @@ EngineOption = Annotated[
     str,
     typer.Option(
         metavar="NAME|FILE",
-        help="auto, a backend (onnxruntime, tensorrt, tensorrt-rtx, torch), or an engine file "
-        "(.onnx, .engine).",
+        help="auto (the fastest here whose labels are right, measured once), a backend "
+        "(onnxruntime, openvino, tensorrt, tensorrt-rtx, torch), or an engine file (.onnx, "
+        ".engine).",
     ),
 ]
 PrecisionOption = Annotated[
     str,
-    typer.Option(metavar="TYPE", help="auto (fp32 on a CPU, fp16 on a GPU), fp32, fp16 or int8."),
+    typer.Option(
+        metavar="TYPE",
+        help="auto (fp32 on a CPU, fp16 on a GPU), fp32, fp16, bf16 (openvino) or int8.",
+    ),
 ]
 DeviceOption = Annotated[
     str,
@@ -105,6 +109,18 @@ DeviceOption = Annotated[
 ThreadsOption = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="CPU threads of the engine; default: all cores."),
+]
+TailOption = Annotated[
+    str,
+    typer.Option(
+        metavar="WHERE",
+        help="Upsampling and argmax on a CPU: native (our kernel, after a graph that ends at its "
+        "logits), graph, or auto (native where the kernel is installed). The labels are the same.",
+    ),
+]
+PinOption = Annotated[
+    bool,
+    typer.Option("--pin", help="openvino: keep each thread of the engine on a core of its own."),
 ]
 SizeOption = Annotated[
     str | None,

@@ -19,6 +19,7 @@ from fasterseg.cli.options import (
     ModelOption,
     PrecisionOption,
     SizeOption,
+    TailOption,
     ThreadsOption,
     for_machines,
     note,
@@ -54,6 +55,7 @@ def verify(
     precision: PrecisionOption = "auto",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    tail: TailOption = "auto",
     frames: Annotated[
         str | None,
         typer.Option(
@@ -67,7 +69,7 @@ def verify(
             min=0.0,
             max=1.0,
             help="Share of labels that must agree; default by B's precision: "
-            "0.9999 (fp32), 0.999 (fp16), none (int8).",
+            "0.9999 (fp32), 0.999 (fp16, bf16), none (int8).",
         ),
     ] = None,
     layers: Annotated[
@@ -84,8 +86,8 @@ def verify(
 ) -> None:
     """Compare two engines label by label on the same frames; exit code 5 below the threshold.
 
-    Backends run --model; A in fp32, B in --precision. The verdict of an engine file B is kept
-    beside it as FILE.parity.json.
+    Backends run --model; A in fp32 with its tail in the graph, B in --precision with --tail. The
+    verdict of an engine file B is kept beside it as FILE.parity.json.
 
     \b
     Examples:
@@ -93,6 +95,7 @@ def verify(
       fasterseg verify torch engine.onnx --frames drive.mp4
       fasterseg verify a.onnx b.onnx --json -
       fasterseg verify onnxruntime onnxruntime --precision int8 --layers
+      fasterseg verify onnxruntime openvino --precision bf16 --tail native
     """  # noqa: D301 - \b is Click's mark for a block that must not be wrapped
     from fasterseg.deploy.parity import compare_engines
     from fasterseg.errors import ParityError
@@ -100,7 +103,7 @@ def verify(
     if layers:
         _require_polygraphy()
     requests, pair = _open_pair(
-        reference, candidate, model, parse_size(size), precision, device, threads
+        reference, candidate, model, parse_size(size), precision, device, threads, tail
     )
     try:
         sides = _sides(requests, pair) if layers else None
@@ -136,16 +139,18 @@ def _open_pair(
     precision: str,
     device: str,
     threads: int | None,
+    tail: str,
 ) -> tuple[tuple[EngineRequest, EngineRequest], tuple[Engine, Engine]]:
     """Both engines at one size: that of an engine file where there is one."""
     from fasterseg.runtime.select import EngineRequest, engine_file, open_engine
+    from fasterseg.runtime.tail import CHOOSING, GRAPH
     from fasterseg.types import Size
 
     source = Size(360, 640)
     a = EngineRequest(model, reference, "auto", device, size, threads=threads)
-    b = EngineRequest(model, candidate, precision, device, size, threads=threads)
+    b = EngineRequest(model, candidate, precision, device, size, threads=threads, tail=tail)
     if engine_file(a) is None:
-        a = replace(a, precision="fp32")
+        a = replace(a, precision="fp32", tail=GRAPH if reference in CHOOSING else "auto")
         if engine_file(b) is not None:
             second = open_engine(b, source, note)
             return (a, b), (open_engine(replace(a, size=second.spec.size), source, note), second)

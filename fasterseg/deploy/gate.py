@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from fasterseg.deploy.parity import compare_engines, engine_title
 from fasterseg.errors import UsageError
 from fasterseg.graph.emit import EmitOptions
-from fasterseg.runtime.base import Engine, ParityVerdict
+from fasterseg.runtime.base import Engine, EngineSpec, ParityVerdict
+from fasterseg.runtime.foreign import Exported
 from fasterseg.runtime.model import Model
 from fasterseg.runtime.onnxrt import OnnxRuntimeEngine
 from fasterseg.runtime.store import onnx_bytes
 from fasterseg.streets import images
+from fasterseg.types import Precision, Size
 
 FRAMES: Final = 4
 """Rendered streets that labels are compared on."""
@@ -24,7 +26,7 @@ FRAMES: Final = 4
 
 def judge(
     engine: Engine,
-    model: Model,
+    model: Model | Exported,
     on_note: Callable[[str], None],
     threshold: float | None = None,
 ) -> ParityVerdict | None:
@@ -35,7 +37,7 @@ def judge(
 
     Args:
         engine: just built; of one size.
-        model: its network.
+        model: its network, or the ONNX engine file it was built from.
         on_note: gets one line with the outcome.
         threshold: share of labels demanded; None for that of the engine's precision.
 
@@ -49,16 +51,11 @@ def judge(
     spec = engine.spec
     if spec.size is None or spec.batch is None:
         raise UsageError(f"engine {spec.name} takes any size; compare it with fasterseg verify")
-    is_int8 = spec.precision == "int8"
-    options = EmitOptions(
-        precision="int8" if is_int8 else "fp32",
-        profile=spec.profile or "cpu",
-    )
-    opened = OnnxRuntimeEngine.open(onnx_bytes(model, spec.size, options), "cpu")
-    reference = cast("Engine", opened)
+    opened = OnnxRuntimeEngine.open(_reference(spec, spec.size, model), "cpu")
+    reference = OneFrame(cast("Engine", opened))
     frames = (np.ascontiguousarray(image) for image, _ in images(0, FRAMES, spec.size))
     with closing(reference):
-        report = compare_engines(reference, _OneFrame(engine), frames, threshold)
+        report = compare_engines(reference, OneFrame(engine), frames, threshold)
     if not model.trained and not report.is_meaningful:
         on_note(
             f"parity: null, {report.agreement:.4%} of the labels agree, but with untrained weights "
@@ -75,7 +72,15 @@ def judge(
     return verdict
 
 
-class _OneFrame:
+def _reference(spec: EngineSpec, size: Size, model: Model | Exported) -> bytes:
+    """The graph whose labels count as right."""
+    if isinstance(model, Exported):
+        return model.data
+    precision: Precision = "int8" if spec.precision == "int8" else "fp32"
+    return onnx_bytes(model, size, EmitOptions(precision=precision, profile=spec.profile or "cpu"))
+
+
+class OneFrame:
     """An engine of any batch that takes one frame: it gets the same one so many times."""
 
     def __init__(self, engine: Engine) -> None:
@@ -84,4 +89,5 @@ class _OneFrame:
         self._engine = engine
 
     def run(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Give the labels of (1, H, W, 3) uint8 BGR."""
         return self._engine.run(np.repeat(frames, self.spec.batch or 1, axis=0))[:1]

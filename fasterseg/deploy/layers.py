@@ -41,6 +41,10 @@ RMS_TOLERANCE: Final[Mapping[Precision, float]] = {
 Three to seven times what the shipped model shows at its worst layer (fp16: 8e-4, int8: 0.09).
 """
 
+_RUN: Final[Mapping[str, str]] = {
+    "openvino": "a graph of its own making",
+    "torch": "a network in memory",
+}
 CHUNK_BYTES: Final = 256 << 20
 """Memory for the values of one engine that are compared at a time."""
 
@@ -156,9 +160,9 @@ class Side:
         spec = engine.spec
         assert spec.size is not None
         if engine.backend != "onnxruntime":
+            runs = _RUN.get(engine.backend, "a compiled plan")
             raise UsageError(
-                f"--layers sees into ONNX graphs, and {engine.backend} runs "
-                f"{'a network in memory' if engine.backend == 'torch' else 'a compiled plan'}. "
+                f"--layers sees into ONNX graphs, and {engine.backend} runs {runs}. "
                 "Compare what it was made from: --layers with onnxruntime or .onnx files (for "
                 "layers inside TensorRT see engines/README.md)"
             )

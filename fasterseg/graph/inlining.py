@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import onnx
-from onnx.inliner import inline_selected_functions
+from google.protobuf.message import DecodeError
+from onnx.inliner import inline_local_functions, inline_selected_functions
 
+from fasterseg.errors import EngineError
 from fasterseg.graph.functions import DOMAIN
 
 
@@ -27,3 +29,30 @@ def keep_functions(data: bytes, names: Collection[str]) -> bytes:
         model = inline_selected_functions(model, surplus)
     result: bytes = model.SerializeToString(deterministic=True)
     return result
+
+
+def plain(data: bytes, title: str) -> tuple[bytes, dict[str, str]]:
+    """A model in standard operators alone, for runtimes that know no functions.
+
+    Args:
+        data: an ONNX model.
+        title: names it in errors.
+
+    Returns:
+        The model, every function expanded, and its metadata properties.
+
+    Raises:
+        EngineError: it is no ONNX model.
+    """
+    try:
+        model = onnx.load_from_string(data)
+    except DecodeError as error:
+        raise EngineError(
+            f"{title} is no readable ONNX model ({error}). Export it again: "
+            "fasterseg export MODEL -o FILE.onnx"
+        ) from error
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    if not model.functions:
+        return data, metadata
+    result: bytes = inline_local_functions(model).SerializeToString(deterministic=True)
+    return result, metadata

@@ -10,7 +10,7 @@ so its weights stay float. Normalisation, upsampling and argmax are float around
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
@@ -78,20 +78,25 @@ def quantize_weights(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDA
 
 
 class Flow:
-    """Which values of a float graph become integers, and which of them share a scale."""
+    """Which values of a float graph become integers, and which of them share a scale.
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
+    Args:
+        graph: as `emit` writes it in fp32.
+        also: values that become integers though no convolution reads them.
+    """
+
+    def __init__(self, graph: onnx.GraphProto, also: Collection[str] = ()) -> None:
         self.producers = {output: node for node in graph.node for output in node.output}
         self._readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
         for node in graph.node:
             for name in node.input:
                 self._readers[name].append(node)
-        self.integers = self._find_integers(graph)
+        self.integers = self._find_integers(graph, also)
         self._leaders = self._find_leaders(graph)
 
-    def _find_integers(self, graph: onnx.GraphProto) -> dict[str, None]:
+    def _find_integers(self, graph: onnx.GraphProto, also: Collection[str]) -> dict[str, None]:
         """Values to be held in integers (a dict for its order)."""
-        found: dict[str, None] = {}
+        found: dict[str, None] = dict.fromkeys(also)
         for node in reversed(graph.node):
             if node.op_type == "Conv" or (
                 node.output[0] in found and (node.op_type in _CARRIERS or self._stands_alone(node))
@@ -162,27 +167,32 @@ def expose(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
     return copy
 
 
-def quantize(graph: onnx.GraphProto, ranges: Ranges, profile: Profile) -> onnx.GraphProto:
+def quantize(
+    graph: onnx.GraphProto, ranges: Ranges, profile: Profile, also: Collection[str] = ()
+) -> onnx.GraphProto:
     """Write a float32 graph as int8: Q/DQ around its maps, integer weights.
 
     Args:
         graph: as `emit` writes it in fp32.
         ranges: checked against the graph (`Ranges.check`).
         profile: see `SCHEMES`.
+        also: values held in integers though no convolution reads them.
 
     Returns:
         A graph with the same inputs and outputs.
     """
-    return _Quantizer(graph, ranges, SCHEMES[profile]).write()
+    return _Quantizer(graph, ranges, SCHEMES[profile], also).write()
 
 
 class _Quantizer:
     """Copies a graph's nodes, with Q/DQ between them."""
 
-    def __init__(self, graph: onnx.GraphProto, ranges: Ranges, scheme: Scheme) -> None:
+    def __init__(
+        self, graph: onnx.GraphProto, ranges: Ranges, scheme: Scheme, also: Collection[str]
+    ) -> None:
         self.graph = graph
         self.scheme = scheme
-        self.flow = Flow(graph)
+        self.flow = Flow(graph, also)
         self.floats = {tensor.name: tensor for tensor in graph.initializer}
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}

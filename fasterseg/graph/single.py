@@ -13,6 +13,7 @@ copies and changes of layout at both ends that no network has. Hence three model
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
@@ -26,6 +27,7 @@ from fasterseg.arch.space import Placed
 from fasterseg.errors import UsageError
 from fasterseg.graph.emit import EmitOptions, Writer
 from fasterseg.graph.functions import model_of
+from fasterseg.graph.stand_in import quantize_single
 from fasterseg.graph.weights import seeded_weights
 from fasterseg.types import Size
 
@@ -52,19 +54,15 @@ def emit_single(placed: Placed, frames: Size, part: Part, options: EmitOptions) 
         placed: the operator and the maps it reads.
         frames: height and width of the frames of the network that it stands in.
         part: what the model holds (see the module).
-        options: precision and batch of the network that it stands for; the stage is "labels".
+        options: precision and batch of the network that it stands for; stage "labels", or
+            "logits8" where that ends at its logits. In int8, ranges are stand-ins.
 
     Returns:
         A model whose inputs are maps (N, C, H, W), or frames for the operator `input`.
 
     Raises:
-        UsageError: int8, whose operators cannot be told apart (what one gives is quantised for
-            the next one), or nothing to write.
+        UsageError: there is nothing to write.
     """
-    if options.precision == "int8":
-        raise UsageError(
-            "single operators are not written in int8 yet; measure a table in fp32 or fp16"
-        )
     if is_nothing(placed.spec):
         raise UsageError(f"{placed.spec.key()} changes nothing, so there is no graph of it")
     pictures, made = _sources(placed, part, options)
@@ -77,7 +75,11 @@ def emit_single(placed: Placed, frames: Size, part: Part, options: EmitOptions) 
     writer = Writer(_plan(frames, nodes), options)
     values = writer.lay(seeded_weights(writer.plan), fed)
     ends = nodes if part == "around" else nodes[-1:]
-    given = [_end(writer, values[node.id], node.spec, part) for node in ends]
+    is_int8 = options.precision == "int8"
+    integers = [
+        values[node.id] for node in ends if is_int8 and _is_integer(placed.spec, node.spec, part)
+    ]
+    given = [_end(writer, values[node.id], node.spec, part, integers) for node in ends]
     graph = helper.make_graph(
         writer.nodes,
         "single",
@@ -85,7 +87,22 @@ def emit_single(placed: Placed, frames: Size, part: Part, options: EmitOptions) 
         given,
         list(writer.initializers.values()),
     )
+    if is_int8:
+        means = [_mean_of(value) for value in integers if part != "alone"]
+        graph = quantize_single(graph, [*integers, *means], options.profile)
     return model_of(graph, writer.functions.values())
+
+
+def _is_integer(spec: OpSpec, end: OpSpec, part: Part) -> bool:
+    """Whether a network holds in integers what ends a model of the operator `spec`."""
+    if part == "around":
+        # The head's logits and the picture are floats, and the operator reads them as such.
+        return spec.op not in ("input", "output")
+    return end.op not in ("head", "output")
+
+
+def _mean_of(value: str) -> str:
+    return f"{value}/mean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +148,20 @@ def _kind(options: EmitOptions) -> int:
     return int(TensorProto.FLOAT16 if options.precision == "fp16" else TensorProto.FLOAT)
 
 
-def _end(writer: Writer, value: str, spec: OpSpec, part: Part) -> onnx.ValueInfoProto:
+def _end(
+    writer: Writer, value: str, spec: OpSpec, part: Part, integers: Collection[str]
+) -> onnx.ValueInfoProto:
     """An output of the model: class ids as they are, a map as it is or as the mean of it."""
     batch, kind = writer.options.batch, _kind(writer.options)
+    if spec.op == "output" and writer.options.stage == "logits8":
+        shape = [batch, spec.in_channels, spec.height, spec.width]
+        return helper.make_tensor_value_info(value, TensorProto.FLOAT, shape)
     if spec.op == "output":
         return helper.make_tensor_value_info(value, TensorProto.UINT8, [batch, *writer.plan.size])
     if part == "alone":
         shape = [batch, spec.out_channels, *spec.output_size]
         return helper.make_tensor_value_info(value, kind, shape)
-    name = f"{value}/mean"
+    name = _mean_of(value)
     writer.nodes.append(helper.make_node("GlobalAveragePool", [value], [name], name=name))
-    return helper.make_tensor_value_info(name, kind, [batch, spec.out_channels, 1, 1])
+    given = f"{name}/dq" if value in integers else name
+    return helper.make_tensor_value_info(given, kind, [batch, spec.out_channels, 1, 1])

@@ -238,7 +238,9 @@ def _measure_rows(run: Run, file: TableFile) -> None:
     from fasterseg.bench.snippets import snippet_opener
 
     conditions = file.conditions
-    opener = snippet_opener(file.backend, conditions["device"], conditions["threads"])
+    opener = snippet_opener(
+        file.backend, conditions["device"], conditions["threads"], file.precision
+    )
     measure_rows(file, wanted(run), opener, _watch(run), quiet=quiet_for(file))
 
 

@@ -24,6 +24,7 @@ METADATA_KEY: Final = "fasterseg.spec"
 
 ENGINES: Final[Mapping[str, str]] = {
     "onnxruntime": "fasterseg.runtime.onnxrt:OnnxRuntimeEngine",
+    "openvino": "fasterseg.runtime.openvino:OpenVinoEngine",
     "tensorrt": "fasterseg.runtime.trt:TensorRtEngine",
     "tensorrt-rtx": "fasterseg.runtime.trt:TensorRtRtxEngine",
     "torch": "fasterseg.nn.engine:TorchEngine",
@@ -208,7 +209,7 @@ class Engine(Protocol):
         spec: what it takes and gives.
         backend: name in `ENGINES`.
         device: "cpu" or "cuda", as obtained (never other than asked for).
-        tail: where upsampling and argmax are done ("graph", "torch", ...).
+        tail: where upsampling and argmax are done ("graph", "native-avx512", "torch", ...).
     """
 
     spec: EngineSpec

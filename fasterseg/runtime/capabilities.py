@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import shutil
 import tempfile
@@ -26,7 +25,8 @@ from fasterseg.cache import (
 from fasterseg.errors import FastersegError, MissingExtraError
 from fasterseg.finding import Finding
 from fasterseg.graph.emit import EmitOptions
-from fasterseg.registry import EXTRA_OF_PACKAGE, resolve
+from fasterseg.native_library import how_to_mend, require
+from fasterseg.registry import resolve
 from fasterseg.runtime.base import ENGINES, Engine
 from fasterseg.runtime.driver import find_gpu
 from fasterseg.runtime.kernels import BUILD, KernelLibrary
@@ -42,9 +42,6 @@ from fasterseg.types import Size
 SIZE: Final = Size(64, 64)
 """Of the frame that engines are tried on."""
 
-PLANNED: Final = ("openvino",)
-"""Packages of engines that a later version of fasterseg is to have."""
-
 LOW_DISK: Final = 500 << 20
 _NO_GPU: Final = (
     "nvidia-smi  # must list a GPU: install NVIDIA's driver; containers need --gpus all"
@@ -54,6 +51,17 @@ _NO_GPU: Final = (
 def onnxruntime() -> list[Finding]:
     """ONNX Runtime, tried on the CPU and on the GPU."""
     return [_tried("onnxruntime", "cpu"), _tried("onnxruntime", "cuda")]
+
+
+def openvino() -> list[Finding]:
+    """OpenVINO, tried on the CPU; with what it computes in there."""
+    [found] = [_tried("openvino", "cpu")]
+    if found.state != "ok":
+        return [found]
+    from fasterseg.runtime.openvino_graph import capabilities
+
+    kinds = [kind for kind in ("BF16", "FP16", "INT8") if kind in capabilities()]
+    return [replace(found, detail=f"{found.detail}; also {', '.join(kinds).lower()}")]
 
 
 def torch() -> list[Finding]:
@@ -95,7 +103,7 @@ def _cure(name: str, device: str, finding: Finding) -> Finding:
     from fasterseg.runtime.onnxrt import cuda_device_count, provides
 
     if device == "cpu":
-        package = name if name == "torch" or not provides("cuda") else "onnxruntime-gpu"
+        package = name if name != "onnxruntime" or not provides("cuda") else "onnxruntime-gpu"
         return replace(finding, remedy=f"pip install --force-reinstall {package}")
     if not cuda_device_count():
         detail = "no CUDA device answers: no NVIDIA driver, or no GPU to be seen from here"
@@ -107,6 +115,18 @@ def _cure(name: str, device: str, finding: Finding) -> Finding:
     else:
         line = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
     return replace(finding, remedy=line)
+
+
+def cpu_kernels() -> list[Finding]:
+    """The compiled kernels of the CPU: which ones run here, or what goes without them."""
+    title = "CPU kernels"
+    try:
+        found = require()
+    except MissingExtraError:
+        return [Finding(title, "missing", "not built: engines do without", how_to_mend())]
+    except FastersegError as error:
+        return [Finding(title, "broken", str(error), how_to_mend())]
+    return [Finding(title, "ok", f"{found.isa}, {found.path}")]
 
 
 def tensorrt() -> list[Finding]:
@@ -142,29 +162,6 @@ def _library(title: str, find: Callable[[], PluginLibrary | KernelLibrary]) -> F
         return Finding(title, "missing", "not built: engines do without", BUILD)
     except FastersegError as error:
         return Finding(title, "broken", str(error), BUILD)
-
-
-def planned_engines() -> list[Finding]:
-    """Engines that this version does not have: whether their runtime is installed."""
-    found = []
-    for package in PLANNED:
-        extra = EXTRA_OF_PACKAGE[package]
-        if extra in ENGINES:
-            continue
-        version = installed_version(package.replace("_", "-"))
-        there = f"{version} is installed, but" if version else "not installed, and"
-        found.append(
-            Finding(extra, "not yet", f"{there} this version of fasterseg has no such engine")
-        )
-    return found
-
-
-def installed_version(distribution: str) -> str | None:
-    """Version of an installed distribution, None when it is not there."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def models() -> list[Finding]:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import ctypes
-import stat
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as binding
 
-from fasterseg.errors import DeviceUnavailableError, EngineError, EngineMismatchError, UsageError
+from fasterseg.errors import DeviceUnavailableError, EngineError, UsageError
 from fasterseg.graph.precision import Profile
-from fasterseg.runtime.base import METADATA_KEY, Device, EngineSpec, check_frames, check_labels
+from fasterseg.runtime.base import Device, EngineSpec, check_frames, check_labels
+from fasterseg.runtime.onnx_files import check_ends, read_content, spec_in, title_of
+from fasterseg.runtime.tail import GRAPH, Finish, finish_for, graph_ends
+from fasterseg.types import Size
 
 _PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_LARGEST: Final = (2 << 30) - 1
 _CPU_FACTS: Final = Path("/proc/cpuinfo")
+_TYPE_NAMES: Final = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 _QUIET: Final = 3  # errors only: fallbacks are checked for and raised, not logged
 # ONNX Runtime's errors have no common base class of their own.
 _ERRORS: Final = (
@@ -33,22 +36,32 @@ _ERRORS: Final = (
 
 
 class OnnxRuntimeEngine:
-    """An ONNX file of ours in ONNX Runtime; see `runtime.base.Engine`."""
+    """An ONNX file of ours in ONNX Runtime; see `runtime.base.Engine`.
+
+    A graph that ends at the 1/8 logits is finished here, by `runtime.tail.Finish`.
+    """
 
     backend: Final = "onnxruntime"
-    tail: Final = "graph"
     int8_profile: Final[Profile] = "cpu"
 
     def __init__(
-        self, session: onnxruntime.InferenceSession, spec: EngineSpec, device: str
+        self,
+        session: onnxruntime.InferenceSession,
+        spec: EngineSpec,
+        device: str,
+        finish: Finish | None = None,
     ) -> None:
         self.spec = spec
         self.device = device
+        self.tail = finish.name if finish else GRAPH
+        self._finish = finish
         self._session: onnxruntime.InferenceSession | None = session
         self._input = session.get_inputs()[0].name
         self._output = session.get_outputs()[0].name
         self._binding: onnxruntime.IOBinding | None = None
         self._bound_input: onnxruntime.OrtValue
+        self._bound_output: onnxruntime.OrtValue
+        self._bound_labels: NDArray[np.uint8]
         self._checked = False
 
     @classmethod
@@ -65,19 +78,14 @@ class OnnxRuntimeEngine:
         Raises:
             EngineError: the file is missing or not a readable ONNX model.
             EngineMismatchError: it carries no engine description, another network than the
-                one described, or gives no labels.
+                one described, or gives neither labels nor 1/8 logits.
             DeviceUnavailableError: the device is not there, or ONNX Runtime gave another one.
         """
         resolved = cls.resolve_device(device)
         session = open_session(source, resolved, threads)
         spec = _spec_of(session, source)
-        if spec.output != "labels":
-            raise EngineMismatchError(
-                f"{_title(source)} gives {spec.output}, an engine gives labels. Export it without "
-                "--stages"
-            )
-        _check_signature(session, spec, _title(source))
-        return cls(session, spec, resolved)
+        _check_signature(session, spec, title_of(source))
+        return cls(session, spec, resolved, finish_for(spec, threads))
 
     @staticmethod
     def read_spec(source: Path) -> EngineSpec:
@@ -110,11 +118,11 @@ class OnnxRuntimeEngine:
         """Classify one batch; see `runtime.base.Engine.run`."""
         check_frames(self.spec, frames)
         session = self._open_session()
-        labels: NDArray[np.uint8]
         try:
-            [labels] = session.run([self._output], {self._input: frames})
+            [given] = session.run([self._output], {self._input: frames})
         except _ERRORS as error:
             raise _run_failure(self.spec, error) from error
+        labels = self._finished(given, frames.shape)
         if not self._checked:
             check_labels(self.spec, labels)
             self._checked = True
@@ -129,15 +137,19 @@ class OnnxRuntimeEngine:
             return
         session = self._open_session()
         self._bound_input = onnxruntime.OrtValue.ortvalue_from_numpy(frames, self.device, 0)
-        labels = onnxruntime.OrtValue.ortvalue_from_shape_and_type(
-            frames.shape[:3], np.uint8, self.device, 0
+        shape, kind = graph_ends(self.spec, frames.shape)
+        # On the CPU an array's own memory, so that what finishes the logits need not copy them.
+        self._bound_output = (
+            onnxruntime.OrtValue.ortvalue_from_numpy(np.empty(shape, kind), "cpu", 0)
+            if self.device == "cpu"
+            else onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, kind, self.device, 0)
         )
         self._binding = session.io_binding()
         self._binding.bind_ortvalue_input(self._input, self._bound_input)
-        self._binding.bind_ortvalue_output(self._output, labels)
+        self._binding.bind_ortvalue_output(self._output, self._bound_output)
 
     def run_bound(self) -> None:
-        """Run once on the bound buffers and wait for the device."""
+        """Run once on the bound buffers, to the labels, and wait for the device."""
         if self._binding is None:
             raise UsageError("call bind(frames) before run_bound()")
         try:
@@ -145,13 +157,25 @@ class OnnxRuntimeEngine:
         except _ERRORS as error:
             raise _run_failure(self.spec, error) from error
         self._binding.synchronize_outputs()
+        if self._finish is not None:
+            self._bound_labels = self._finished(
+                self._bound_output.numpy(), tuple(self._bound_input.shape())
+            )
 
     def bound_labels(self) -> NDArray[np.uint8]:
         """(N, H, W) uint8 labels of the last `run_bound`, copied to the host."""
         if self._binding is None:
             raise UsageError("call bind(frames) before bound_labels()")
+        if self._finish is not None:
+            return self._bound_labels.copy()
         labels: NDArray[np.uint8] = self._binding.copy_outputs_to_cpu()[0]
         return labels
+
+    def _finished(self, given: NDArray[Any], frames_shape: Sequence[int]) -> NDArray[np.uint8]:
+        """What the graph gave, as labels."""
+        if self._finish is None:
+            return given
+        return self._finish(given, Size(*frames_shape[1:3]))
 
     def close(self) -> None:
         """Release the session."""
@@ -164,10 +188,6 @@ class OnnxRuntimeEngine:
         return self._session
 
 
-def _title(source: Path | bytes) -> str:
-    return str(source) if isinstance(source, Path) else "the engine"
-
-
 def _run_failure(spec: EngineSpec, error: Exception) -> EngineError:
     """ONNX Runtime loads graphs that it then cannot run, and devices run out of memory."""
     return EngineError(
@@ -177,61 +197,22 @@ def _run_failure(spec: EngineSpec, error: Exception) -> EngineError:
     )
 
 
-def _spec_of(session: onnxruntime.InferenceSession, source: Path | bytes) -> EngineSpec:
-    metadata = session.get_modelmeta().custom_metadata_map
-    if METADATA_KEY not in metadata:
-        raise EngineMismatchError(
-            f"{_title(source)} carries no engine description, so its classes, colour order and "
-            "mean are unknown. Export it with: fasterseg export MODEL -o FILE.onnx"
-        )
-    return EngineSpec.from_json(metadata[METADATA_KEY], _title(source))
-
-
 def _check_signature(session: onnxruntime.InferenceSession, spec: EngineSpec, title: str) -> None:
-    """Refuse a graph that is not what its description says."""
-    size = spec.size or (None, None)
-    frames = ("tensor(uint8)", [spec.batch, *size, 3])
-    for kind, values, (element, shape) in (
-        ("takes", session.get_inputs(), frames),
-        ("gives", session.get_outputs(), (frames[0], frames[1][:3])),
-    ):
-        found = [
-            (value.type, [n if isinstance(n, int) else None for n in value.shape])
+    taken, given = (
+        [
+            (
+                _TYPE_NAMES.get(value.type, value.type),
+                [side if isinstance(side, int) else None for side in value.shape],
+            )
             for value in values
         ]
-        if found != [(element, shape)]:
-            raise EngineMismatchError(
-                f"{title} {kind} {found}, but its description says {[(element, shape)]}. "
-                "Export it again: fasterseg export MODEL -o FILE.onnx"
-            )
+        for values in (session.get_inputs(), session.get_outputs())
+    )
+    check_ends(spec, title, taken, given)
 
 
-def _content(source: Path | bytes) -> bytes:
-    """The file, read here: ONNX Runtime takes no file name that is not text."""
-    if isinstance(source, bytes):
-        return source
-    try:
-        facts = source.stat()
-        if not stat.S_ISREG(facts.st_mode):
-            raise EngineError(
-                f"engine {source} is no file but a folder or a device; give the .onnx"
-            )
-        if facts.st_size > _LARGEST:
-            raise EngineError(
-                f"engine {source} is larger than ONNX files can be (2 GiB). Export it again: "
-                "fasterseg export MODEL -o FILE.onnx"
-            )
-        return source.read_bytes()
-    except FileNotFoundError:
-        raise EngineError(
-            f"engine {source} does not exist. Make one: fasterseg export MODEL -o {source}"
-        ) from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise EngineError(
-            f"cannot read engine {source}: {reason}. Mend its path or permissions, or make "
-            "another: fasterseg export MODEL -o FILE.onnx"
-        ) from error
+def _spec_of(session: onnxruntime.InferenceSession, source: Path | bytes) -> EngineSpec:
+    return spec_in(session.get_modelmeta().custom_metadata_map, title_of(source))
 
 
 def open_session(
@@ -248,7 +229,7 @@ def open_session(
         EngineError: the file is missing or not a readable ONNX model.
         DeviceUnavailableError: this ONNX Runtime has no such device, or gave another one.
     """
-    content = _content(source)
+    content = read_content(source)
     wanted = _PROVIDERS[device]
     if not provides(device):
         raise DeviceUnavailableError(
@@ -268,7 +249,7 @@ def open_session(
         session = onnxruntime.InferenceSession(content, sess_options=options, providers=[wanted])
     except _ERRORS as error:
         raise EngineError(
-            f"ONNX Runtime cannot load {_title(source)}: {str(error).strip().splitlines()[0]}. "
+            f"ONNX Runtime cannot load {title_of(source)}: {str(error).strip().splitlines()[0]}. "
             "Export it again: fasterseg export MODEL -o FILE.onnx"
         ) from error
     # ONNX Runtime answers a missing GPU with the CPU and a log line; a wrong benchmark follows.

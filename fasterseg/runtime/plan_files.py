@@ -102,6 +102,8 @@ class PlanFacts:
 
     def rebuild(self) -> str:
         """The command that makes such an engine again."""
+        if self.spec.genotype is None:
+            return f"fasterseg build FILE.onnx --engine {self.backend}"
         size = f" --size {self.spec.size}" if self.spec.size else ""
         return (
             f"fasterseg build {self.spec.name} --engine {self.backend}{size} "

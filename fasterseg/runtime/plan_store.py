@@ -26,7 +26,8 @@ from fasterseg.errors import EngineError, EngineMismatchError, OutputError, Pari
 from fasterseg.graph.emit import EmitOptions
 from fasterseg.graph.inlining import keep_functions
 from fasterseg.registry import resolve
-from fasterseg.runtime.base import ENGINES, Engine, ParityVerdict
+from fasterseg.runtime.base import ENGINES, Engine, EngineSpec, ParityVerdict
+from fasterseg.runtime.foreign import Exported
 from fasterseg.runtime.model import Model
 from fasterseg.runtime.plan_files import (
     BuildOptions,
@@ -51,7 +52,7 @@ _SHORT: Final = {"tensorrt": "trt", RTX: "trtrtx"}
 _LONGEST: Final = 24
 
 Note = Callable[[str], None]
-Judge = Callable[[Engine, Model, Note, float | None], ParityVerdict | None]
+Judge = Callable[[Engine, Model | Exported, Note, float | None], ParityVerdict | None]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Job:
     """One plan to find or to build.
 
     Attributes:
-        model: the network.
+        model: the network, or an ONNX engine file in its place.
         size: of the frames; for a dynamic engine the one it is tuned for.
         emit: precision, stage, batch; profile "tensorrt" for int8.
         target: GPU, runtime, plugins.
@@ -67,7 +68,7 @@ class Job:
         agreement: share of labels that must be the reference's; None for the precision's own.
     """
 
-    model: Model
+    model: Model | Exported
     size: Size
     emit: EmitOptions
     target: Target
@@ -87,15 +88,29 @@ def onnx_for(job: Job) -> bytes:
         WeightsError: weights or ranges are missing, or do not fit.
         UsageError: size or precision are not possible.
     """
+    if isinstance(job.model, Exported):
+        kept = OPERATORS[job.emit.precision] if job.target.plugins else ()
+        return keep_functions(job.model.data, kept)
     if job.target.plugins is None:
         return onnx_bytes(job.model, job.size, replace(job.emit, inline=True))
     data = onnx_bytes(job.model, job.size, replace(job.emit, inline=False))
     return keep_functions(data, OPERATORS[job.emit.precision])
 
 
+def spec_of(job: Job) -> EngineSpec:
+    """What the engine is to say of itself.
+
+    Raises:
+        WeightsError: weights or activation ranges are missing or damaged.
+    """
+    if isinstance(job.model, Exported):
+        return job.model.spec
+    return describe(job.model, job.size, job.emit)
+
+
 def plan_key(job: Job) -> str:
     """Everything a plan depends on, as a short hash."""
-    spec = describe(job.model, job.size, job.emit)
+    spec = spec_of(job)
     target, gpu = job.target, job.target.gpu
     facts = {
         "spec": spec.to_json(),
@@ -109,6 +124,7 @@ def plan_key(job: Job) -> str:
         "archs": target.archs,
         "plugins": target.plugins.sha256 if target.plugins else None,
         "fasterseg": fasterseg.__version__,
+        **({"onnx": job.model.sha256} if isinstance(job.model, Exported) else {}),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -205,8 +221,7 @@ def build_plan(job: Job, on_note: Note) -> Plan:
     Raises:
         EngineError: see `trt_build.build`.
     """
-    spec = describe(job.model, job.size, job.emit)
-    order = Order(onnx_for(job), spec, job.target, job.options, timing_cache(job.target))
+    order = Order(onnx_for(job), spec_of(job), job.target, job.options, timing_cache(job.target))
     return build(order, on_note)
 
 
@@ -245,9 +260,10 @@ def compare_plan(job: Job, path: Path, on_note: Note) -> None:
         _refuse_failed(path)
         return
     if not job.target.can_run:
+        reference = job.model.file if isinstance(job.model, Exported) else "onnxruntime"
         on_note(
             f"parity: null, not run: this machine cannot run the engine. On one with a GPU "
-            f"({', '.join(job.target.archs)}): fasterseg verify onnxruntime {path}"
+            f"({', '.join(job.target.archs)}): fasterseg verify {reference} {path}"
         )
         return
     if job.emit.dynamic:
@@ -278,6 +294,8 @@ def _refuse_failed(path: Path) -> None:
 
 
 def _command(job: Job) -> str:
+    if isinstance(job.model, Exported):
+        return f"fasterseg build {job.model.file} --engine {job.target.backend}"
     return (
         f"fasterseg build {job.model.name} --engine {job.target.backend} --size {job.size} "
         f"--precision {job.emit.precision}"

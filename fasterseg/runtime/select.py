@@ -4,122 +4,60 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 from fasterseg.arch.plan import plan
-from fasterseg.errors import EngineError, EngineMismatchError, UnknownNameError, UsageError
-from fasterseg.graph.emit import EMITTED, EmitOptions
+from fasterseg.errors import EngineError, EngineMismatchError, UsageError
+from fasterseg.graph.emit import EmitOptions
 from fasterseg.preprocess import engine_size
-from fasterseg.registry import resolve, unknown
+from fasterseg.registry import resolve
+from fasterseg.runtime.auto import fastest_for_file, fastest_for_model
 from fasterseg.runtime.base import ENGINES, SUFFIXES, Device, Engine, EngineSpec
 from fasterseg.runtime.driver import find_gpu
 from fasterseg.runtime.model import DEFAULT_MODEL, Model, resolve_model
 from fasterseg.runtime.plan_files import SUFFIXES as PLAN_SUFFIXES
 from fasterseg.runtime.plan_files import BuildOptions, Plan, read_facts
 from fasterseg.runtime.plan_store import Job, find_or_build_plan
+from fasterseg.runtime.request import (
+    BF16_BACKENDS,
+    COMPILED,
+    DEFAULT_BACKEND,
+    DEVICES,
+    FROM_PLAN,
+    ONNX_BACKENDS,
+    PLUGIN_CHOICES,
+    STREAMING,
+    EngineRequest,
+    check_request,
+    engine_file,
+)
 from fasterseg.runtime.store import describe, find_or_build
+from fasterseg.runtime.tail import CHOOSING, check_file, stage_for
 from fasterseg.runtime.trt_target import find_target
-from fasterseg.types import PRECISIONS, Precision, Size
+from fasterseg.types import Precision, Size
 
-DEFAULT_BACKEND: Final = "onnxruntime"
-DEVICES: Final[tuple[Device, ...]] = ("auto", "cpu", "cuda")
-PLUGIN_CHOICES: Final = ("auto", "off")
-FROM_PLAN: Final = frozenset({"torch"})
-"""Backends built from plan and weights in memory; the others load a file."""
-
-COMPILED: Final = frozenset({"tensorrt", "tensorrt-rtx"})
-"""Backends whose engines are compiled for one kind of GPU."""
+__all__ = [
+    "COMPILED",
+    "DEFAULT_BACKEND",
+    "DEVICES",
+    "FROM_PLAN",
+    "PLUGIN_CHOICES",
+    "EngineRequest",
+    "check_request",
+    "engine_file",
+    "open_engine",
+    "reference_backend",
+]
 
 REFERENCE_BACKENDS: Final = ("torch", "onnxruntime")
 """Whose fp32 labels on the CPU count as right: those of the first one that is installed."""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineRequest:
-    """What the user asked for.
-
-    Attributes:
-        model: name, genotype file or ONNX file.
-        engine: "auto", a backend's name, or an engine file.
-        precision: "auto" (fp32 on a CPU, fp16 on a GPU) or a precision.
-        device: "auto", "cpu" or "cuda".
-        size: engine size; None takes the model's training height and the source's aspect.
-        batch: frames per call.
-        threads: CPU threads of the engine; None takes all cores.
-        plugins: "auto" or "off": whether TensorRT engines use ours.
-        may_build: False: an engine that is not in the cache is an error.
-    """
-
-    model: str = DEFAULT_MODEL
-    engine: str = "auto"
-    precision: str = "auto"
-    device: str = "auto"
-    size: Size | None = None
-    batch: int = 1
-    threads: int | None = None
-    plugins: str = "auto"
-    may_build: bool = True
-
-
 def reference_backend() -> str:
     """Name of the backend that other engines are compared with on this machine."""
     return next(name for name in REFERENCE_BACKENDS if importlib.util.find_spec(name))
-
-
-def check_request(request: EngineRequest) -> None:
-    """Refuse values that cannot be right, before any file is opened.
-
-    Raises:
-        UsageError: unknown precision or device, or an engine file beside a named model.
-        UnknownNameError: unknown backend.
-    """
-    if request.device not in DEVICES:
-        raise UsageError(f"device '{request.device}' is not one of {', '.join(DEVICES)}")
-    if request.precision != "auto" and request.precision not in PRECISIONS:
-        raise UsageError(
-            f"precision '{request.precision}' is not one of auto, {', '.join(PRECISIONS)}"
-        )
-    if request.precision not in ("auto", *EMITTED):
-        raise UsageError(
-            f"precision {request.precision} is not available yet; choose one of auto, "
-            f"{', '.join(EMITTED)}"
-        )
-    if request.plugins not in PLUGIN_CHOICES:
-        raise UsageError(f"--plugins {request.plugins} is not one of {', '.join(PLUGIN_CHOICES)}")
-    if request.precision == "int8" and request.engine in FROM_PLAN:
-        raise UsageError(
-            f"engine {request.engine} computes in floating point; int8 is run by onnxruntime: "
-            "--engine onnxruntime --precision int8"
-        )
-    if engine_file(request) is None and request.engine not in ("auto", *ENGINES):
-        raise UnknownNameError(
-            unknown("engine", request.engine, ["auto", *ENGINES])
-            + f" An engine file ends in {', '.join(SUFFIXES)}"
-        )
-
-
-def engine_file(request: EngineRequest) -> Path | None:
-    """The engine file the request names, if it names one."""
-    for name in (request.engine, request.model):
-        path = Path(name)
-        if path.suffix in SUFFIXES:
-            return path
-        if name == request.engine and name not in ENGINES and _is_file(path):
-            raise EngineError(
-                f"{path} is no engine file: '{path.suffix}' is none of {', '.join(SUFFIXES)}. "
-                "Make one: fasterseg export MODEL -o FILE.onnx"
-            )
-    return None
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        # A name too long, or none that a file can have.
-        return False
 
 
 def open_engine(
@@ -138,7 +76,7 @@ def open_engine(
     check_request(request)
     path = engine_file(request)
     if path is not None:
-        engine = _open_file(request, path, source_size)
+        engine = _open_file(request, path, source_size, on_note)
     else:
         engine = _open_model(request, resolve_model(request.model), source_size, on_note)
     if not engine.spec.trained:
@@ -149,13 +87,16 @@ def open_engine(
     return engine
 
 
-def _open_file(request: EngineRequest, path: Path, source_size: Size) -> Engine:
-    name = SUFFIXES[path.suffix]
-    backend = resolve(ENGINES, "engine", read_facts(path).backend if name in COMPILED else name)
+def _open_file(
+    request: EngineRequest, path: Path, source_size: Size, on_note: Callable[[str], None]
+) -> Engine:
+    name = _backend_of(request, path, source_size, on_note)
     device = cast("Device", request.device)
-    engine: Engine = backend.open(path, device, request.threads)
+    engine: Engine = _open(name, path, device, request)
     try:
         _check_fit(request, path, engine.spec)
+        if name in CHOOSING:
+            check_file(str(path), engine.spec, request.tail)
     except BaseException:
         engine.close()
         raise
@@ -163,6 +104,44 @@ def _open_file(request: EngineRequest, path: Path, source_size: Size) -> Engine:
         train_size = engine.spec.train_size or source_size
         size = request.size or engine_size(source_size, train_size)
         engine.spec = replace(engine.spec, size=size)
+    return engine
+
+
+def _backend_of(
+    request: EngineRequest, path: Path, source_size: Size, on_note: Callable[[str], None]
+) -> str:
+    """What runs an engine file: the backend named beside --model, or the one its suffix means."""
+    name = SUFFIXES[path.suffix]
+    if name in COMPILED:
+        return read_facts(path).backend
+    if request.engine in ONNX_BACKENDS:
+        return request.engine
+    if request.engine in ENGINES:
+        raise UsageError(
+            f"{path} is an ONNX file, which {' and '.join(ONNX_BACKENDS)} run as it is; "
+            f"{request.engine} does not. Choose one of them"
+            + (f", or fasterseg build {path}" if request.engine in COMPILED else "")
+        )
+    if request.precision == "bf16":
+        return BF16_BACKENDS[0]
+    if request.engine != "auto" or request.device == "cuda" or find_gpu() is not None:
+        return name
+
+    def open_one(asked: EngineRequest, other: str) -> Engine:
+        return _open_file(replace(asked, engine=other), path, source_size, on_note)
+
+    return fastest_for_file(request, path, source_size, open_one, on_note)
+
+
+def _open(name: str, source: Path | bytes | Plan, device: str, request: EngineRequest) -> Engine:
+    """Open a file or what was built, with the settings that the backend has."""
+    settings: dict[str, Any] = {}
+    if name in STREAMING:
+        settings = {"streams": request.streams, "pin": request.pin}
+    if name in BF16_BACKENDS and request.precision == "bf16":
+        settings["precision"] = "bf16"
+    backend = resolve(ENGINES, "engine", name)
+    engine: Engine = backend.open(source, device, request.threads, **settings)
     return engine
 
 
@@ -204,17 +183,41 @@ def _check_fit(request: EngineRequest, path: Path, spec: EngineSpec) -> None:
 def _open_model(
     request: EngineRequest, model: Model, source_size: Size, on_note: Callable[[str], None]
 ) -> Engine:
-    name = DEFAULT_BACKEND if request.engine == "auto" else request.engine
+    size = request.size or engine_size(source_size, model.train_size)
+    if request.engine != "auto":
+        return _open_named(request, request.engine, model, size, on_note)
+    device = resolve(ENGINES, "engine", DEFAULT_BACKEND).resolve_device(request.device)
+    fixed = replace(request, device=device, precision=_precision(request, device), size=size)
+
+    def open_one(asked: EngineRequest, name: str) -> Engine:
+        return _open_named(asked, name, model, size, on_note)
+
+    name = fastest_for_model(fixed, model, open_one, on_note)
+    return _open_named(request, name, model, size, on_note, chosen=True)
+
+
+def _open_named(
+    request: EngineRequest,
+    name: str,
+    model: Model,
+    size: Size,
+    on_note: Callable[[str], None],
+    *,
+    chosen: bool = False,
+) -> Engine:
+    """Open a model in a backend."""
     backend = resolve(ENGINES, "engine", name)
     device = backend.resolve_device(request.device)
-    size = request.size or engine_size(source_size, model.train_size)
     precision = _precision(request, device)
-    options = EmitOptions(precision=precision, batch=request.batch)
+    emitted: Precision = "fp32" if precision == "bf16" else precision
+    options = EmitOptions(precision=emitted, batch=request.batch, inline=name == "openvino")
     if precision == "int8":
         options = replace(options, profile=backend.int8_profile)
+    if name in CHOOSING:
+        options = replace(options, stage=stage_for(request.tail, device))
     on_note(
-        f"engine: {name}{' (auto)' if request.engine == 'auto' else ''} on {device}, "
-        f"{model.name}, {size} (HxW), {options.precision}"
+        f"engine: {name}{' (auto)' if chosen else ''} on {device}, "
+        f"{model.name}, {size} (HxW), {precision}"
     )
     if name in FROM_PLAN:
         network = plan(model.genotype, size)
@@ -234,11 +237,11 @@ def _open_model(
         job = Job(model, size, options, target, build)
         return find_or_build_plan(job, on_note, rebuild=rebuild, may_build=request.may_build)
 
-    return _open_cached(backend, find, device, request, on_note)
+    return _open_cached(name, find, device, request, on_note)
 
 
 def _open_cached(
-    backend: Any,
+    name: str,
     find: Callable[[bool], Path | bytes | Plan],
     device: str,
     request: EngineRequest,
@@ -247,13 +250,13 @@ def _open_cached(
     """Open a cached engine; one that turns out damaged is built again, once."""
     source = find(False)
     try:
-        engine: Engine = backend.open(source, device, request.threads)
+        engine = _open(name, source, device, request)
     except (EngineMismatchError, EngineError) as error:
         is_damage = type(error) in (EngineMismatchError, EngineError)
         if not isinstance(source, Path) or not is_damage or not request.may_build:
             raise
         on_note(f"cached engine {source} is damaged ({error}); building it again")
-        engine = backend.open(find(True), device, request.threads)
+        engine = _open(name, find(True), device, request)
     return engine
 
 

@@ -27,13 +27,15 @@ OUTPUT_OF_STAGE: Final[dict[str, Literal["labels", "logits8", "logits"]]] = {
 }
 
 
-def describe(model: Model, size: Size, options: EmitOptions) -> EngineSpec:
-    """The spec of an engine of `model` at `size`.
+def describe(
+    model: Model, size: Size, options: EmitOptions, ranges: Ranges | None = None
+) -> EngineSpec:
+    """The spec of an engine of `model` at `size`; `ranges` as in `onnx_bytes`.
 
     Raises:
         WeightsError: weights or activation ranges are missing or damaged.
     """
-    ranges = _ranges(model, options)
+    ranges = ranges or _ranges(model, options)
     return EngineSpec(
         name=model.name,
         labels=model.labels,
@@ -51,17 +53,26 @@ def describe(model: Model, size: Size, options: EmitOptions) -> EngineSpec:
     )
 
 
-def onnx_bytes(model: Model, size: Size, options: EmitOptions) -> bytes:
+def onnx_bytes(
+    model: Model, size: Size, options: EmitOptions, ranges: Ranges | None = None
+) -> bytes:
     """The ONNX file of a model, with its spec inside.
+
+    Args:
+        model: the network.
+        size: of the frames.
+        options: stage, precision and batch.
+        ranges: for int8 in place of the model's own.
 
     Raises:
         UsageError: size or precision are not possible.
         WeightsError: the weights or the activation ranges do not fit.
     """
     network = plan(model.genotype, size)
-    metadata = {METADATA_KEY: describe(model, size, options).to_json()}
+    ranges = ranges or _ranges(model, options)
+    metadata = {METADATA_KEY: describe(model, size, options, ranges).to_json()}
     weights = model.load_weights(network)
-    proto = emit(network, weights, options, metadata, ranges=_ranges(model, options))
+    proto = emit(network, weights, options, metadata, ranges=ranges)
     data: bytes = proto.SerializeToString(deterministic=True)
     return data
 

@@ -9,24 +9,32 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
 from onnx import TensorProto, helper
 
 from fasterseg.arch.plan import plan
+from fasterseg.deploy.export import Wrapping, export_foreign, read_exported
 from fasterseg.errors import FastersegError
 from fasterseg.graph.emit import EmitOptions, emit
+from fasterseg.graph.foreign import Contract
 from fasterseg.graph.precision import quantized_values
 from fasterseg.graph.ranges import Ranges
 from fasterseg.graph.weights import seeded_weights, weights_sha256
+from fasterseg.labels import CITYSCAPES
 from fasterseg.runtime.base import METADATA_KEY
 from fasterseg.runtime.model import resolve_model
 from fasterseg.runtime.plan_files import BuildOptions
+from fasterseg.runtime.plan_store import Job, onnx_for, spec_of
 from fasterseg.runtime.store import describe
 from fasterseg.runtime.trt_build import Order, build
 from fasterseg.runtime.trt_target import find_target
 from fasterseg.types import Precision, Size
+from tests.unit.graph.test_foreign import network, with_argmax
 
 SIZE = Size(1024, 2048)
 SMALL = Size(128, 256)
@@ -158,5 +166,33 @@ def refusals() -> dict[str, list[str]]:
     return found
 
 
+def foreign() -> dict[str, Any]:
+    """Wrapped networks: the benchmarks' peers, and one convolution in other forms."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "peers"))
+    wishes: dict[str, tuple[onnx.ModelProto, Contract]] = {
+        name: (import_module(name).segmenter()[1], Contract()) for name in ("stdc", "ddrnet")
+    }
+    for scale in (1, 4, 8):
+        wishes[f"scale {scale}"] = (network(stride=scale, classes=19), Contract())
+    wishes["half"] = (network(kind=TensorProto.FLOAT16, classes=19), Contract())
+    wishes["ids"] = (with_argmax(), Contract(scale="labels"))
+    wishes["opset 11"] = (network(opset=11, classes=19), Contract())
+    found = {}
+    with TemporaryDirectory() as folder:
+        for name, (model, contract) in wishes.items():
+            source, target = Path(folder) / "net.onnx", Path(folder) / "wrapped.onnx"
+            onnx.save(model, source)
+            wish = Wrapping(source, CITYSCAPES, contract, SMALL)
+            export_foreign(wish, target, overwrite=True)
+            exported = read_exported(target)
+            precision = exported.spec.precision
+            options = BuildOptions(plugins="off")
+            made = find_target("tensorrt-rtx", precision, options, None, print)
+            job = Job(exported, SMALL, EmitOptions(precision=precision), made, options)
+            found[name] = facts(Order(onnx_for(job), spec_of(job), made, options))
+    return found
+
+
 if __name__ == "__main__":
-    print(json.dumps({"networks": networks, "refusals": refusals}[sys.argv[1]]()))
+    made = {"networks": networks, "refusals": refusals, "foreign": foreign}[sys.argv[1]]()
+    print(json.dumps(made))

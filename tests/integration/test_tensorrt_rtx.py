@@ -100,6 +100,17 @@ def test_the_core_graph_ends_in_float_logits() -> None:
 
 
 @pytest.mark.parametrize(
+    "name", ["stdc", "ddrnet", "scale 1", "scale 4", "scale 8", "half", "ids", "opset 11"]
+)
+def test_wrapped_networks_build_as_they_are(name: str) -> None:
+    facts = evidence("foreign")[name]
+    assert facts["inputs"] == {"frames": "UINT8 (1, 128, 256, 3)"}
+    assert facts["outputs"] == {"labels": "UINT8 (1, 128, 256)"}
+    assert facts["layers"]["CONVOLUTION"] >= 1
+    assert "PLUGIN_V3" not in facts["layers"]
+
+
+@pytest.mark.parametrize(
     ("attempt", "error", "message"),
     [
         ("unknown operator", "UnsupportedError", "operators Rectify"),

@@ -107,7 +107,7 @@ class Opened:
 
 def new_table(path: Path, space: SearchSpace | None = SPACE) -> TableFile:
     """A table without rows."""
-    request = Request(SIZE, "onnxruntime", "fp32", "cpu", threads=1, path=path)
+    request = Request(SIZE, "onnxruntime", "fp32", "cpu", threads=1, path=path, tail="graph")
     return begin(request, DEVICE, space)
 
 

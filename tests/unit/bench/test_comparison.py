@@ -64,6 +64,15 @@ def test_cells_that_cannot_be_told_apart_are_refused() -> None:
         compare(RECORD, replace(RECORD, cells=(CELL, CELL)))
 
 
+def test_tails_tell_cells_apart_where_nothing_else_does() -> None:
+    native = replace(CELL, tail="native-avx512")
+    (only,) = compare(RECORD, replace(RECORD, cells=(native,)))
+    assert (only.before, only.after) == (CELL, native)
+    (same,) = compare(RECORD, replace(RECORD, cells=(native, CELL)))
+    assert (same.before, same.after) == (CELL, CELL)
+    assert CELL.title != native.title
+
+
 @pytest.mark.parametrize(("basis", "slower"), [("wall", True), ("cpu", False)])
 def test_regression_is_judged_by_the_times_asked_for(basis: Basis, slower: bool) -> None:
     later = replace(CELL, host_to_labels=LatencyStats.of([55.1]))

@@ -309,6 +309,26 @@ def test_record_of_two_models_is_refused() -> None:
         )
 
 
+def test_tails_are_measured_of_the_engines_that_leave_the_choice() -> None:
+    several = Suite(
+        engines=("onnxruntime", "openvino", "torch", "x.onnx"),
+        sizes=(Size(64, 64),),
+        tails=("graph", "native"),
+    )
+    assert [(found.engine, found.tail) for found in several.candidates()] == [
+        ("onnxruntime", "graph"),
+        ("onnxruntime", "native"),
+        ("openvino", "graph"),
+        ("openvino", "native"),
+        ("torch", "auto"),
+        ("x.onnx", "auto"),
+    ]
+    # One that does not fit is asked for all the same, and refused by whoever opens it.
+    [single] = Suite(engines=("torch",), sizes=(Size(64, 64),), tails=("native",)).candidates()
+    assert single.tail == "native"
+    assert str(single) == "torch auto 64x64, tail native"
+
+
 def test_suite_of_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match="--engine"):
         run_suite(suite(), Access(Opened()), print)

@@ -251,8 +251,10 @@ def test_unknown_names_are_refused_before_anything_is_opened() -> None:
         Request(SIZE, backend="openvin").resolved()
     with pytest.raises(UnknownNameError, match="cpu_min"):
         Request(SIZE, statistic="mean").resolved()
-    with pytest.raises(UsageError, match="fp32 or fp16"):
-        Request(SIZE, precision="int8").resolved()
+    with pytest.raises(UsageError, match="fp32 or fp16 or int8, not in bf16"):
+        Request(SIZE, precision="bf16").resolved()
+    with pytest.raises(UsageError, match="auto, graph, native"):
+        Request(SIZE, tail="none").resolved()
     with pytest.raises(UnknownNameError, match="engine for single operators"):
         snippet_opener("torch", "cpu", None)
 

@@ -5,17 +5,26 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
+from fasterseg import load
 from fasterseg.bench.records import BenchRecord
-from fasterseg.graph.foreign import fit, wrap
+from fasterseg.deploy.export import Wrapping, export_foreign
+from fasterseg.graph.foreign import Contract, fit
+from fasterseg.graph.wrapping import wrap
+from fasterseg.labels import CITYSCAPES
+from fasterseg.preprocess import normalize
 from fasterseg.types import Size
 from tests.shared import ROOT
 from tests.unit.bench.test_records import CELL, RECORD
+from tests.unit.graph.test_foreign import enlarged
+from tests.unit.graph.test_foreign import run as run_onnx
 
 pytestmark = pytest.mark.onnx
 
@@ -61,6 +70,21 @@ def test_peers_segment_frames_of_any_size(name: str, size: Size) -> None:
     labels = session.run(None, {"frames": frames})[0]
     assert labels.shape == (1, *size)
     assert len(np.unique(labels)) > 1
+
+
+@pytest.mark.parametrize("name", ["stdc", "ddrnet"])
+def test_wrapped_peers_label_as_their_own_logits_say(name: str, tmp_path: Path) -> None:
+    size = Size(72, 104)
+    _, model = importlib.import_module(name).segmenter()
+    onnx.save(model, tmp_path / "net.onnx")
+    wish = Wrapping(tmp_path / "net.onnx", CITYSCAPES, Contract(scale=8), size)
+    file, spec = export_foreign(wish, tmp_path / "wrapped.onnx")
+    assert (spec.name, spec.labels, spec.genotype) == ("net", CITYSCAPES, None)
+    frame = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    logits = run_onnx(model, "picture", normalize(frame[None]))
+    with load(str(file)) as segmenter:
+        mask = segmenter(frame).mask
+    assert np.mean(mask == enlarged(logits, 8)[0, : size.height, : size.width]) > 0.9999
 
 
 def record(**rounds: tuple[float, ...]) -> BenchRecord:

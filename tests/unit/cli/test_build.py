@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
+from fasterseg.deploy.export import read_exported
+from fasterseg.graph.emit import EmitOptions
 from fasterseg.runtime import driver, plan_store, plugins, trt_surface
 from fasterseg.runtime.base import ParityVerdict
 from fasterseg.runtime.plan_files import layers_path, read_facts, sidecar_path, write_plan
+from fasterseg.runtime.plugins import PluginLibrary
+from fasterseg.runtime.trt_target import Target
+from fasterseg.types import Size
 from tests.fake_cuda import FakeCudart, FakeDriver, fake_port
 from tests.fake_trt import FakeBuilderApi
-from tests.plans import plan
+from tests.plans import GPU, plan
 from tests.shared import ROOT
 from tests.unit.cli.conftest import Run
+from tests.unit.graph.test_foreign import network as convolution
 from tests.unit.runtime.test_trt_network import floats, network
 
 pytestmark = pytest.mark.onnx
@@ -187,3 +195,80 @@ def test_infer_with_a_plan_names_what_is_missing(run: Run, tmp_path: Path) -> No
     outcome = run("infer", "a.png", "out.png", "--no-build", *SIZE)
     assert outcome.code == 4
     assert "--no-build" in outcome.stderr
+
+
+@pytest.fixture
+def wrapped(run: Run, tmp_path: Path) -> Path:
+    """A foreign network of half precision behind our boundary."""
+    onnx.save(convolution(kind=onnx.TensorProto.FLOAT16, classes=19), tmp_path / "net.onnx")
+    told = ("--classes", "cityscapes", "--mean", "0.5", "--std", "0.5")
+    made = run("export", "--from", "net.onnx", *told, *SIZE, "-o", "w.onnx")
+    assert made.code == 0, made.stderr
+    return tmp_path / "w.onnx"
+
+
+def test_an_engine_file_is_built_as_it_is(
+    run: Run, backend: FakeBackend, wrapped: Path, tmp_path: Path
+) -> None:
+    outcome = run("build", wrapped, "-o", "w.engine")
+    assert outcome.code == 0, outcome.stderr
+    spec = read_facts(tmp_path / "w.engine").spec
+    assert (spec.name, spec.precision, str(spec.size)) == ("net", "fp16", "64x96")
+    assert (spec.labels.name, spec.mean, spec.genotype) == ("cityscapes", (0.5, 0.5, 0.5), None)
+    assert spec.parity is not None
+    assert spec.parity.passed
+    cached = Path(run("build", wrapped).stdout.strip())
+    assert cached.name.startswith("net_64x96_b1_fp16_sm90_trt10.16.1")
+
+
+def test_an_engine_file_wrapped_in_another_way_is_another_engine(
+    run: Run, backend: FakeBackend, wrapped: Path, tmp_path: Path
+) -> None:
+    first = run("build", wrapped).stdout
+    told = ("--classes", "cityscapes", "--mean", "0.5", "--std", "0.5", "--inline", "--overwrite")
+    assert run("export", "--from", "net.onnx", *told, *SIZE, "-o", "w.onnx").code == 0
+    assert run("build", wrapped).stdout != first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--size", "128x192"), "--size 128x192: w.onnx is fixed to 64x96"),
+        (("--precision", "fp32"), "--precision fp32: w.onnx is fixed to fp16"),
+        (("--batch", "2"), "--batch 2: w.onnx is fixed to 1"),
+        (("--stages", "logits8"), "--stages logits8: w.onnx is fixed to labels"),
+        (("--ranges", "x.json"), "has its numbers inside"),
+        (("--max-size", "128x192"), "fixed to 64x96"),
+    ],
+)
+def test_an_engine_file_is_not_built_as_something_else(
+    run: Run, backend: FakeBackend, wrapped: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    outcome = run("build", "w.onnx", *arguments)
+    assert outcome.code == 2, outcome.stderr
+    assert message in outcome.stderr
+
+
+def test_files_that_no_plan_can_be_built_from_say_so(
+    run: Run, backend: FakeBackend, wrapped: Path
+) -> None:
+    run("export", CAMVID, *SIZE, "--stages", "network", "-o", "bare.onnx")
+    run("export", CAMVID, *SIZE, "--dynamic", "-o", "free.onnx")
+    for name, message in (
+        ("bare.onnx", "without --stages network"),
+        ("free.onnx", "--min-size HxW"),
+        ("net.onnx", "carries no engine description"),
+        ("gone.onnx", "does not exist"),
+    ):
+        outcome = run("build", name)
+        assert (outcome.code, message in outcome.stderr) == (4, True), outcome.stderr
+
+
+def test_nodes_stay_only_where_a_plugin_takes_them(wrapped: Path) -> None:
+    exported = read_exported(wrapped)
+    bare = Target("tensorrt", "10.16.1.11", GPU, (GPU.arch,))
+    library = PluginLibrary(Path("x.so"), "0" * 64, 1)
+    for target, left in ((bare, []), (replace(bare, plugins=library), ["UpsampleArgmax"])):
+        job = plan_store.Job(exported, Size(64, 96), EmitOptions(precision="fp16"), target)
+        nodes = onnx.load_from_string(plan_store.onnx_for(job)).graph.node
+        assert [node.op_type for node in nodes if node.domain == "fasterseg"] == left

@@ -58,7 +58,7 @@ def test_every_probe_belongs_to_a_section_and_resolves() -> None:
 
 
 def test_a_sound_machine_is_said_to_be_one(run: Run, answer: Callable[[Answers], None]) -> None:
-    answer({"torch": [ABSENT], "planned": [LATER]})
+    answer({"torch": [ABSENT], "openvino": [LATER]})
     outcome = run("doctor")
     assert outcome.code == 0
     assert outcome.stdout.splitlines()[-1] == "fasterseg can segment files here."

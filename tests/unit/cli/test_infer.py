@@ -161,3 +161,16 @@ def test_an_existing_output_is_kept_unless_told(run: Run, clip: Path, tmp_path: 
 def test_debug_shows_the_traceback(run: Run) -> None:
     assert "Traceback" in run("infer", "missing.mp4", "--debug").stderr
     assert "Traceback" not in run("infer", "missing.mp4").stderr
+
+
+def test_overlay_videos_can_be_made_smaller(run: Run, clip: Path, tmp_path: Path) -> None:
+    sizes = {}
+    for how in ("fast", "small"):
+        outcome = run("infer", clip, f"{how}.mp4", *ENGINE, "--h264", how, "-q")
+        assert outcome.code == 0, outcome.stderr
+        assert frames_of(tmp_path / f"{how}.mp4") == 6
+        sizes[how] = (tmp_path / f"{how}.mp4").stat().st_size
+    assert sizes["small"] != sizes["fast"]
+    outcome = run("infer", clip, "x.mp4", *ENGINE, "--h264", "huge")
+    assert outcome.code == 2
+    assert "--h264 huge is not one of fast, small" in outcome.stderr

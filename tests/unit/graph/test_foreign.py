@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from fasterseg.errors import EngineError, UsageError
-from fasterseg.graph.foreign import Contract, fit, load, wrap
+from fasterseg.graph.foreign import Contract, digest, fit, load, own_size
+from fasterseg.graph.opsets import opset_of
+from fasterseg.graph.outputs import only_output
+from fasterseg.graph.wrapping import wrap
 from fasterseg.preprocess import normalize
 from fasterseg.types import Size
 
@@ -111,6 +114,26 @@ def test_labels_are_those_of_the_networks_own_logits(size: Size, stride: int, op
     assert np.mean(labels == expected) > 0.9999
 
 
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+@pytest.mark.parametrize("opset", [9, 10, 13])
+def test_resizes_of_old_opsets_sample_where_they_did(opset: int, mode: str) -> None:
+    """Until 10 there was one way to place samples, and the default has been another one since."""
+    model = network(stride=8, opset=opset)
+    inputs = ["small", "scales"] if opset <= 10 else ["small", "", "scales"]
+    model.graph.node[0].output[0] = "small"
+    model.graph.node.append(
+        helper.make_node("Upsample" if opset == 9 else "Resize", inputs, ["logits"], mode=mode)
+    )
+    scales = np.array([1, 1, 8, 8], np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(scales, "scales"))
+    converted = fit(model, SIZE).model
+    assert opset_of(converted) >= 18
+    picture = normalize(frames(SIZE, 1))
+    np.testing.assert_array_equal(
+        run(converted, "picture", picture), run(model, "picture", picture)
+    )
+
+
 def test_mean_deviation_and_colour_order_are_the_contracts() -> None:
     contract = Contract(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7), channel_order="bgr")
     model = network(stride=1)
@@ -165,13 +188,169 @@ def test_a_wrong_input_is_refused_by_what_was_found(dims: Dims, message: str) ->
         fit(network(dims=dims), SIZE, title="peer X")
 
 
-def test_class_ids_instead_of_logits_are_refused() -> None:
-    nodes = [helper.make_node("ArgMax", ["picture"], ["logits"], axis=1, keepdims=0)]
-    model = _model(
-        nodes, ("picture", TensorProto.FLOAT, FREE), [], given=(("logits", TensorProto.INT64),)
+def chain(*steps: onnx.NodeProto, kind: int = TensorProto.FLOAT) -> onnx.ModelProto:
+    """Nodes after the logits "scores" of one convolution at full size; the last gives "given"."""
+    weight = np.random.default_rng(0).normal(size=(5, 3, 1, 1)).astype(np.float32)
+    conv = helper.make_node("Conv", ["picture", "w"], ["scores"])
+    return _model(
+        [conv, *steps],
+        ("picture", TensorProto.FLOAT, FREE),
+        [numpy_helper.from_array(weight, "w")],
+        given=(("given", kind),),
     )
-    with pytest.raises(UsageError, match="without argmax"):
+
+
+def with_argmax(keepdims: int = 0) -> onnx.ModelProto:
+    return chain(
+        helper.make_node("ArgMax", ["scores"], ["best"], axis=1, keepdims=keepdims),
+        helper.make_node("Identity", ["best"], ["given"]),
+        kind=TensorProto.INT64,
+    )
+
+
+def scores(size: Size) -> NDArray[np.uint8]:
+    """Labels of `chain`'s logits."""
+    plain = chain(helper.make_node("Identity", ["scores"], ["given"]))
+    return np.asarray(run(plain, "picture", normalize(frames(size, 1))).argmax(1), np.uint8)
+
+
+def test_class_ids_instead_of_logits_are_refused_with_what_they_are_made_of() -> None:
+    with pytest.raises(UsageError, match=r"without argmax.*--logits scores.*--scale labels"):
+        fit(with_argmax(), SIZE)
+
+
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_class_ids_are_taken_as_they_are_where_that_is_said(keepdims: int) -> None:
+    model = with_argmax(keepdims)
+    if keepdims:
+        model.graph.output[0].CopyFrom(
+            helper.make_tensor_value_info("given", TensorProto.INT64, ["n", 1, "i", "j"])
+        )
+    found = fit(model, SIZE, contract=Contract(scale="labels"))
+    assert (found.classes, found.scale) == (None, None)
+    assert np.array_equal(run(wrap(found), "frames", frames(SIZE, 1)), scores(SIZE))
+
+
+def test_logits_are_no_class_ids() -> None:
+    with pytest.raises(UsageError, match="is for class ids"):
+        fit(network(stride=1), SIZE, contract=Contract(scale="labels"))
+
+
+def test_a_value_inside_can_be_the_logits_and_what_follows_it_is_dropped() -> None:
+    found = fit(with_argmax(), SIZE, contract=Contract(output="scores"))
+    assert [node.op_type for node in found.model.graph.node] == ["Conv"]
+    assert np.array_equal(run(wrap(found), "frames", frames(SIZE, 1)), scores(SIZE))
+
+
+def test_probabilities_are_as_good_as_logits() -> None:
+    model = chain(helper.make_node("Softmax", ["scores"], ["given"], axis=1))
+    labels = run(wrap(fit(model, SIZE)), "frames", frames(SIZE, 1))
+    assert np.mean(labels == scores(SIZE)) > 0.999
+
+
+@pytest.mark.parametrize("scale", [1, 4, 8])
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.UINT8])
+def test_channels_may_be_last(scale: int, kind: int) -> None:
+    model = network(stride=scale, kind=kind)
+    graph = model.graph
+    graph.input[0].CopyFrom(helper.make_tensor_value_info("last", kind, ["n", "h", "w", 3]))
+    graph.node.insert(0, helper.make_node("Transpose", ["last"], ["picture"], perm=[0, 3, 1, 2]))
+    graph.node.append(helper.make_node("Transpose", ["logits"], ["given"], perm=[0, 2, 3, 1]))
+    graph.output[0].name = "given"
+    size = Size(68, 100)
+    with pytest.raises(UsageError, match="--layout nhwc"):
+        fit(model, size)
+    labels = run(
+        wrap(fit(model, size, contract=Contract(layout="nhwc"))), "frames", frames(size, 1)
+    )
+    plain = run(wrap(fit(network(stride=scale, kind=kind), size)), "frames", frames(size, 1))
+    assert np.array_equal(labels, plain)
+
+
+def test_logits_with_channels_last_behind_a_picture_with_channels_first_are_named() -> None:
+    model = network(stride=1)
+    model.graph.node.append(helper.make_node("Transpose", ["logits"], ["g"], perm=[0, 2, 3, 1]))
+    model.graph.output[0].name = "g"
+    with pytest.raises(UsageError, match=r"NHWC: wrap it with --layout nhwc"):
         fit(model, SIZE)
+
+
+@pytest.mark.parametrize(("inline", "left"), [(False, {"NormalizeBGR", "UpsampleArgmax"}),
+                                              (True, set())])  # fmt: skip
+def test_inlined_files_have_standard_operators_only(inline: bool, left: set[str]) -> None:
+    whole = wrap(fit(network(), SIZE), inline=inline)
+    assert {node.op_type for node in whole.graph.node if node.domain} == left
+    assert len(whole.functions) == len(left)
+    onnx.checker.check_model(whole, full_check=True)
+    assert np.array_equal(
+        run(whole, "frames", frames(SIZE, 1)),
+        run(wrap(fit(network(), SIZE)), "frames", frames(SIZE, 1)),
+    )
+
+
+@pytest.mark.parametrize("stride", [1, 4])
+def test_only_logits_at_an_eighth_keep_the_node_that_kernels_take(stride: int) -> None:
+    whole = wrap(fit(network(stride=stride), SIZE))
+    assert "UpsampleArgmax" not in {node.op_type for node in whole.graph.node}
+
+
+def test_logits_at_an_eighth_can_be_given_out() -> None:
+    whole = wrap(fit(network(kind=TensorProto.FLOAT), Size(66, 100)), stage="logits8")
+    onnx.checker.check_model(whole, full_check=True)
+    logits = run(whole, "frames", frames(Size(66, 100), 1))
+    assert logits.shape == (1, 5, 9, 13)
+    assert logits.dtype == np.float32
+    expected = run(network(), "picture", normalize(frames(Size(66, 100), 1)))
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"), [(1, "a mask of one class"), (150, "150 classes; 2 to 127")]
+)
+def test_too_few_and_too_many_classes_are_told(classes: int, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        fit(network(classes=classes), SIZE)
+
+
+def test_an_input_of_another_type_is_told_by_name() -> None:
+    model = network()
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+    with pytest.raises(UsageError, match=r"picture: DOUBLE .*FLOAT, FLOAT16 or UINT8"):
+        fit(model, SIZE)
+
+
+def test_two_inputs_are_told_by_name() -> None:
+    model = network()
+    model.graph.input.append(helper.make_tensor_value_info("scale", TensorProto.FLOAT, [1, 2]))
+    with pytest.raises(UsageError, match=r"2 inputs .*scale: FLOAT \(1, 2\)"):
+        fit(model, SIZE)
+
+
+def test_a_scale_that_is_not_that_of_the_shapes_is_told() -> None:
+    with pytest.raises(UsageError, match="They are 8 times smaller, not 4"):
+        fit(network(stride=8), SIZE, contract=Contract(scale=4))
+    with pytest.raises(UsageError, match="enlargement to the frame's size, which is scale 1"):
+        fit(network(stride=16), SIZE)
+
+
+def test_a_file_says_the_size_it_is_fixed_to() -> None:
+    assert own_size(network(dims=(1, 3, 64, 96))) == SIZE
+    assert own_size(network(dims=(1, 64, 96, 3)), "nhwc") == SIZE
+    assert own_size(network(dims=(1, 3, "h", 96))) is None
+    assert own_size(network(dims=(1, 3, 64))) is None
+
+
+def test_weights_beside_the_file_are_read_and_hashed_with_it(tmp_path: Path) -> None:
+    file, weights = tmp_path / "a.onnx", tmp_path / "weights.bin"
+    onnx.save(network(), file, save_as_external_data=True, location=weights.name, size_threshold=0)
+    before = digest(load(file))
+    labels = run(wrap(fit(load(file), SIZE)), "frames", frames(SIZE, 1))
+    assert np.array_equal(labels, run(wrap(fit(network(), SIZE)), "frames", frames(SIZE, 1)))
+    weights.write_bytes(weights.read_bytes()[::-1])
+    assert digest(load(file)) != before
+    weights.unlink()
+    with pytest.raises(EngineError, match="have to lie beside it"):
+        load(file)
 
 
 def test_logits_of_no_known_scale_are_refused() -> None:
@@ -183,12 +362,55 @@ def test_logits_of_no_known_scale_are_refused() -> None:
         fit(network(stride=8), SIZE, contract=Contract(scale=3))
 
 
+def two_outputs() -> onnx.ModelProto:
+    """Logits, and those of a training head with weights of its own."""
+    model = network(stride=1)
+    weight = np.ones((5, 3, 1, 1), np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "w_aux"))
+    model.graph.node.append(helper.make_node("Conv", ["picture", "w_aux"], ["aux"]))
+    model.graph.output.append(
+        helper.make_tensor_value_info("aux", TensorProto.FLOAT, ["n", 5, "h", "w"])
+    )
+    return model
+
+
 def test_several_outputs_are_refused_by_name() -> None:
-    nodes = [helper.make_node("Relu", ["picture"], [name]) for name in ("logits", "aux")]
-    given = (("logits", TensorProto.FLOAT), ("aux", TensorProto.FLOAT))
-    model = _model(nodes, ("picture", TensorProto.FLOAT, FREE), [], given=given)
-    with pytest.raises(UsageError, match=r"2 outputs \(logits.*aux"):
-        fit(model, SIZE)
+    with pytest.raises(UsageError, match=r"2 outputs \(logits.*aux.*--logits NAME"):
+        fit(two_outputs(), SIZE)
+    with pytest.raises(UsageError, match=r"no value 'lgits'; its outputs are logits.*aux"):
+        fit(two_outputs(), SIZE, contract=Contract(output="lgits"))
+
+
+def test_one_of_several_outputs_is_kept_with_its_weights_alone() -> None:
+    found = fit(two_outputs(), SIZE, contract=Contract(output="logits"))
+    assert [tensor.name for tensor in found.model.graph.initializer] == ["w"]
+    assert [value.name for value in found.model.graph.output] == ["logits"]
+    whole = wrap(found)
+    onnx.checker.check_model(whole, full_check=True)
+    expected = run(wrap(fit(network(stride=1), SIZE)), "frames", frames(SIZE, 1))
+    assert np.array_equal(run(whole, "frames", frames(SIZE, 1)), expected)
+
+
+def test_what_a_branch_reads_from_outside_is_kept() -> None:
+    """An If whose branches read a weight and another node's output by name."""
+
+    def branch(op: str) -> onnx.GraphProto:
+        given = helper.make_tensor_value_info(f"y_{op}", TensorProto.FLOAT, None)
+        node = helper.make_node(op, ["scores", "shift"], [f"y_{op}"])
+        return helper.make_graph([node], op, [], [given])
+
+    model = chain(
+        helper.make_node("If", ["choice"], ["given"], then_branch=branch("Add"),
+                         else_branch=branch("Sub")),
+        helper.make_node("Relu", ["given"], ["aux"]),
+    )  # fmt: skip
+    shift = np.arange(5, dtype=np.float32).reshape(1, 5, 1, 1)
+    model.graph.initializer.append(numpy_helper.from_array(shift, "shift"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "choice"))
+    model.graph.output.append(helper.make_tensor_value_info("aux", TensorProto.FLOAT, None))
+    cut = only_output("it", model, "given")
+    assert [node.op_type for node in cut.graph.node] == ["Conv", "If"]
+    assert {tensor.name for tensor in cut.graph.initializer} == {"w", "shift", "choice"}
 
 
 def test_files_that_are_no_networks_are_refused(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from fasterseg.arch.plan import plan
 from fasterseg.arch.space import Placed, SearchSpace
 from fasterseg.errors import UsageError
 from fasterseg.graph.emit import EmitOptions, emit
-from fasterseg.graph.single import PARTS, emit_single, is_nothing
+from fasterseg.graph.precision import PROFILES, Profile
+from fasterseg.graph.single import PARTS, Part, emit_single, is_nothing
 from fasterseg.graph.weights import seeded_weights
 from fasterseg.types import Size
 
@@ -115,6 +116,34 @@ def test_a_skip_that_changes_nothing_has_no_graph() -> None:
         emit_single(Placed(spec, ((32, Size(8, 16)),)), SIZE, "alone", EmitOptions())
 
 
-def test_int8_is_refused() -> None:
-    with pytest.raises(UsageError, match="fp32 or fp16"):
-        emit_single(one_of_each()[0], SIZE, "alone", EmitOptions(precision="int8"))
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("part", PARTS)
+def test_int8_holds_what_an_operator_reads_and_gives_in_integers(
+    part: Part, profile: Profile
+) -> None:
+    options = EmitOptions(precision="int8", profile=profile)
+    for placed in one_of_each():
+        model = emit_single(placed, SIZE, part, options)
+        onnx.checker.check_model(model, full_check=True)
+        made = {name: node for node in model.graph.node for name in node.output}
+        for conv in (node for node in model.graph.node if node.op_type == "Conv"):
+            assert made[conv.input[0]].op_type == "DequantizeLinear", placed
+            if placed.spec.op not in ("head", "output"):
+                assert made[conv.input[1]].op_type == "DequantizeLinear", placed
+
+
+def test_int8_ends_in_integers_where_a_network_goes_on_with_them() -> None:
+    options = EmitOptions(precision="int8")
+    for placed in one_of_each():
+        [given] = emit_single(placed, SIZE, "alone", options).graph.output
+        is_float = given.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+        assert is_float == (placed.spec.op == "head"), placed
+        assert given.name.endswith("/q") == (placed.spec.op not in ("head", "output"))
+
+
+def test_the_last_operator_may_end_at_the_logits() -> None:
+    [last] = [placed for placed in one_of_each() if placed.spec.op == "output"]
+    [given] = emit_single(last, SIZE, "inside", EmitOptions("logits8")).graph.output
+    assert given.name == "logits8"
+    shape = [side.dim_value for side in given.type.tensor_type.shape.dim]
+    assert shape == [1, last.spec.in_channels, *last.spec.size]

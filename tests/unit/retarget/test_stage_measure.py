@@ -39,6 +39,10 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Graphs do nothing, and networks little; few are drawn."""
     machine = Machine()
     opened = Opened(machine, lambda genotype: 1.0 + plan(genotype, SIZE).macs / 1e7)
+    # The networks that are played finish in their graphs.
+    monkeypatch.setattr("fasterseg.native.info", lambda: None)
+    # What else runs on the machine of the tests is nothing to the one that is played.
+    monkeypatch.setattr("fasterseg.retarget.stage_measure.quiet_for", lambda *_: None)
     monkeypatch.setattr(snippets, "snippet_opener", lambda *_: machine.open_graph)
     monkeypatch.setattr(snippets, "network_opener", lambda *_: opened)
     monkeypatch.setattr("fasterseg.bench.ops.Clocks", lambda: machine.clocks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,10 +69,20 @@ def test_torch_that_is_not_installed_is_missing(monkeypatch: pytest.MonkeyPatch)
     }
 
 
-def test_engines_to_come_are_not_yet_there() -> None:
-    found = by_name(capabilities.planned_engines())
-    assert set(found) == {"openvino"}
-    assert {f.state for f in found.values()} == {"not yet"}
+@pytest.mark.openvino
+def test_openvino_is_tried_and_told_with_what_it_computes_in() -> None:
+    [found] = capabilities.openvino()
+    assert (found.name, found.state, found.needed) == ("openvino on cpu", "ok", False)
+    assert "int8" in found.detail
+
+
+def test_openvino_that_is_not_installed_is_missing_with_its_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.delitem(sys.modules, "fasterseg.runtime.openvino", raising=False)
+    [found] = capabilities.openvino()
+    assert (found.state, found.remedy) == ("missing", "pip install 'fasterseg[openvino]'")
 
 
 def test_imported_models_are_checked_to_the_last_weight() -> None:

@@ -197,7 +197,7 @@ def test_a_graph_of_another_kind_is_refused(file: Path) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     model.metadata_props.extend(onnx.load(file).metadata_props)
     onnx.save(model, file)
-    assert "tensor(float)" in refused(file)
+    assert "float32" in refused(file)
 
 
 def test_an_engine_may_be_bytes() -> None:
@@ -238,7 +238,7 @@ def test_an_engine_in_a_read_only_cache_is_used(monkeypatch: pytest.MonkeyPatch)
 def test_a_damaged_entry_of_a_read_only_cache_is_replaced_in_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked = EngineRequest(device="cpu", size=SIZE, threads=1)
+    asked = EngineRequest(device="cpu", size=SIZE, threads=1, tail="graph")
     expected = open_engine(asked, SIZE, print).run(street_like(SIZE)).copy()
     path = engine_path(resolve_model(CAMVID), SIZE, EmitOptions())
     path.write_bytes(b"rotten")
