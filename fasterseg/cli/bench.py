@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,7 +65,7 @@ SizesOption = Annotated[
         "--size",
         metavar="HxW",
         help="Frame size in pixels, height first; give it again for more. "
-        f"Default: {', '.join(DEFAULT_SIZES)}.",
+        f"Default: {', '.join(DEFAULT_SIZES)}; that of engine files.",
     ),
 ]
 BatchOption = Annotated[
@@ -182,7 +183,7 @@ def bench(
 
     suite = Suite(
         engines=tuple(engine or DEFAULT_ENGINES),
-        sizes=tuple(Size.parse(text) for text in size or DEFAULT_SIZES),
+        sizes=tuple(Size.parse(text) for text in size or sizes_of(engine or DEFAULT_ENGINES)),
         batches=numbers("--batch", batch),
         streams=numbers("--streams", streams),
         precisions=tuple(name.strip() for name in precision.split(",")),
@@ -231,6 +232,23 @@ def protocol_named(name: str) -> TimingProtocol:
     if name not in PROTOCOLS:
         raise UnknownNameError(unknown("protocol", name, PROTOCOLS))
     return PROTOCOLS[name]
+
+
+def sizes_of(engines: Sequence[str]) -> Sequence[str]:
+    """The sizes to measure where none is named: that of the engine files, if they share one."""
+    from fasterseg.runtime.onnxrt import OnnxRuntimeEngine
+    from fasterseg.runtime.plan_files import SUFFIXES, read_facts
+
+    found = set()
+    for name in engines:
+        if name.endswith(".onnx"):
+            found.add(OnnxRuntimeEngine.read_spec(Path(name)).size)
+        elif name.endswith(SUFFIXES):
+            found.add(read_facts(Path(name)).spec.size)
+        else:
+            return DEFAULT_SIZES
+    fixed = [str(size) for size in found if size is not None]
+    return fixed if len(fixed) == len(found) == 1 else DEFAULT_SIZES
 
 
 def numbers(option: str, text: str) -> tuple[int, ...]:

@@ -60,7 +60,8 @@ def spec_in(metadata: Mapping[str, str], title: str) -> EngineSpec:
     if METADATA_KEY not in metadata:
         raise EngineMismatchError(
             f"{title} carries no engine description, so its classes, colour order and "
-            "mean are unknown. Export it with: fasterseg export MODEL -o FILE.onnx"
+            "mean are unknown. A network of ours: fasterseg export MODEL -o FILE.onnx; any other: "
+            "fasterseg export --from NETWORK.onnx --classes NAMES -o FILE.onnx"
         )
     return EngineSpec.from_json(metadata[METADATA_KEY], title)
 

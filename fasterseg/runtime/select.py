@@ -150,7 +150,8 @@ def _check_fit(request: EngineRequest, path: Path, spec: EngineSpec) -> None:
     if path.suffix in PLAN_SUFFIXES:
         again, file = f"fasterseg build {spec.name} --engine tensorrt", f"FILE{path.suffix}"
     else:
-        again, file = f"fasterseg export {spec.name}", "FILE.onnx"
+        source = spec.name if spec.genotype else "--from NETWORK.onnx --classes NAMES"
+        again, file = f"fasterseg export {source}", "FILE.onnx"
     if request.precision not in ("auto", spec.precision):
         raise EngineMismatchError(
             f"{path} is {spec.precision}, not {request.precision}. Make it again: {again} "

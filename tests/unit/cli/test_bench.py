@@ -16,7 +16,7 @@ from fasterseg.bench.peers import Peer
 from fasterseg.bench.records import BenchRecord
 from fasterseg.bench.suite import Access, Candidate, Suite
 from fasterseg.bench.timing import FULL, ROW, TimingProtocol
-from fasterseg.cli import bench, bench_text
+from fasterseg.cli import bench, bench_text, main
 from fasterseg.cli.options import exit_code_of, note
 from fasterseg.errors import UsageError
 from fasterseg.runtime.base import Engine
@@ -98,6 +98,25 @@ def test_program_alone_measures_the_default_sizes(program: Bench) -> None:
         ("onnxruntime", "1024x2048"),
     ]
     assert program.models == ["fasterseg-camvid"]
+
+
+def test_an_engine_file_is_measured_at_its_own_size(program: Bench, tmp_path: Path) -> None:
+    def exported(size: str) -> str:
+        path = str(tmp_path / f"{size}.onnx")
+        assert (
+            exit_code_of(main.app, ["export", "fasterseg-student", "--size", size, "-o", path]) == 0
+        )
+        return path
+
+    small, large = exported("64x96"), exported("96x128")
+    assert program("--engine", small) == 0
+    assert program("--engine", small, "--engine", large) == 0
+    assert program("--engine", small, "--engine", "onnxruntime") == 0
+    assert [tuple(map(str, suite.sizes)) for suite in program.suites] == [
+        ("64x96",),
+        bench.DEFAULT_SIZES,
+        bench.DEFAULT_SIZES,
+    ]
 
 
 def test_options_reach_the_suite(program: Bench) -> None:
