@@ -131,6 +131,7 @@ CHECKS: Final = (
 ROWS: Final = (
     Row("ONNX Runtime, CPU", engine=("onnxruntime", "cpu")),
     Row("ONNX Runtime, CUDA", engine=("onnxruntime", "cuda")),
+    Row("OpenVINO, CPU", engine=("openvino", "cpu")),
     Row("torch, CPU", engine=("torch", "cpu"), runs=("torch-cpu",)),
     Row("torch, CUDA", engine=("torch", "cuda")),
     Row("TensorRT", engine=("tensorrt", "cuda"), lesser=("tensorrt-calls", "tensorrt-logic")),

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from fasterseg.arch.plan import plan
 from fasterseg.cli import bench, infer, main, search
@@ -63,6 +64,22 @@ def make_inputs(folder: Path) -> None:
     shipped = resolve_model("fasterseg-camvid")
     weights = shipped.load_weights(plan(shipped.genotype, SIZE))
     write_model(folder / "yard-model", shipped, weights)
+    (folder / "stdc1.onnx").write_bytes(somebody_elses_network())
+
+
+def somebody_elses_network() -> bytes:
+    """One convolution to the logits of 19 classes at 1/8."""
+    weight = np.random.default_rng(0).standard_normal((19, 3, 8, 8)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["image", "weight"], ["logits"], strides=[8, 8])],
+        "other",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 512, 1024])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 19, 64, 128])],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    content: bytes = model.SerializeToString()
+    return content
 
 
 def run(line: str) -> int:
@@ -82,6 +99,8 @@ def test_commands_of_the_readme_run(
     monkeypatch.setenv("FASTERSEG_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     make_inputs(tmp_path)
+    if any("openvino" in line for line in lines):
+        pytest.importorskip("openvino", reason="openvino not installed")
     if any("models import" in line or "torch" in line for line in lines):
         torch = pytest.importorskip("torch", reason="torch not installed")
         from tests.unit.nn.test_weights import made_state
