@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -83,6 +84,9 @@ def _promised(config: pytest.Config) -> list[str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # A shell lets what it starts in the background ignore Ctrl-C; the tests of it would hang.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for marker in _promised(config):
         if marker not in (*REQUIREMENTS, *ON_DEMAND):
             known = ", ".join((*REQUIREMENTS, *ON_DEMAND))

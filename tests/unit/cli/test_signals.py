@@ -125,7 +125,7 @@ def test_the_second_signal_ends_at_once(start: Start, clip: Path, tmp_path: Path
 def test_interrupted_before_the_first_frame_nothing_is_left(
     start: Start, clip: Path, tmp_path: Path
 ) -> None:
-    process = start("infer", clip, "o.mp4", *SLOW)
+    process = start("infer", clip, "o.mp4", "--engine", "onnxruntime", *SLOW)
     assert process.stderr is not None
     assert "engine:" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
