@@ -33,6 +33,7 @@ _FRAGMENTS: Final = {
     "movflags": "frag_keyframe+delay_moov+default_base_moof",
     "frag_duration": "1000000",
 }
+_THIN: Final = 3  # rows of an I420 array of a picture of two
 _INDEX_IN_FRONT: Final = {"movflags": "faststart"}
 
 
@@ -151,9 +152,10 @@ class VideoSink:
         # The encoders have copied, or coded, a picture when they return: one array serves all.
         self._planes = self._encoding.planes(self._draw(result), self._planes)
         try:
-            frame = av.VideoFrame.from_numpy_buffer(
-                self._planes, format=self._encoding.pixel_format
-            )
+            # FFmpeg refuses a borrowed frame of two rows; those of a copy are aligned.
+            is_thin = self._planes.shape[0] <= _THIN
+            make = av.VideoFrame.from_ndarray if is_thin else av.VideoFrame.from_numpy_buffer
+            frame = make(self._planes, format=self._encoding.pixel_format)
             if self._container is None:
                 self._open(frame.height, frame.width)
             self._refuse_other_size(frame, result.frame_index)
