@@ -125,17 +125,18 @@ def measure(given: argparse.Namespace) -> BenchRecord:
         interleave=True,
     )
     usual = access_to(given.model, suite, None)
-    access = replace(usual, opener=_opener(given.model, suite), check=lambda _: None)
+    access = replace(usual, opener=_opener(given.model, suite, usual.opener), check=lambda _: None)
     record = run_suite(suite, access, lambda line: print(line, flush=True))
     if given.save:
         print(f"saved {record.save(RESULTS)}")
     return record
 
 
-def _opener(name: str, suite: Suite) -> Callable[[Candidate], Engine]:
+def _opener(
+    name: str, suite: Suite, usual: Callable[[Candidate], Engine]
+) -> Callable[[Candidate], Engine]:
     """Opens candidates as `--engine` does; the original's way, and int8 without ranges, besides."""
     model = resolve_model(name)
-    usual = access_to(name, suite, None).opener
 
     def open_one(candidate: Candidate) -> Engine:
         if candidate.tail == PLANES:

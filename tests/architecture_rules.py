@@ -18,7 +18,7 @@ from typing import Final
 PACKAGE: Final = "fasterseg"
 
 LAYERS: Final[tuple[tuple[str, ...], ...]] = (
-    ("fasterseg", "errors", "registry", "config", "cache", "finding", "interrupts"),
+    ("fasterseg", "errors", "registry", "config", "cache", "cores", "finding", "interrupts"),
     (
         "types", "labels", "palettes", "datasets", "preprocess", "metrics", "native",
         "native_library", "overlay", "plots", "streets", "arch",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import fasterseg
+from fasterseg.cores import usable_cores
 from fasterseg.errors import DeviceUnavailableError
 from fasterseg.types import DeviceInfo
 
@@ -239,13 +240,6 @@ def with_clocks(device: DeviceInfo, root: Path = Path("/")) -> DeviceInfo:
     gpus = parse_nvidia_smi(_ask_nvidia_smi() or "") if device.sm_clock_mhz is not None else []
     clock = gpus[0].sm_clock_mhz if gpus else device.sm_clock_mhz
     return replace(device, details=details, sm_clock_mhz=clock)
-
-
-def usable_cores() -> int:
-    """Logical cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def load_average() -> float | None:

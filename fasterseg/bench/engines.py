@@ -21,6 +21,7 @@ from fasterseg.bench.records import BenchRecord, current_commit, now
 from fasterseg.bench.scopes import bench_engine, busy, cell_of, first_run_ms, lanes_of
 from fasterseg.bench.streams import measure_streams
 from fasterseg.bench.suite import Access, Candidate, Suite
+from fasterseg.cores import usable_cores
 from fasterseg.errors import EngineError, UsageError
 from fasterseg.runtime.base import Engine, EngineSpec
 from fasterseg.runtime.select import reference_backend
@@ -269,7 +270,7 @@ class _Run:
             cell,
             peer=candidate.peer,
             build_s=opened.build_s,
-            warnings=(*cell.warnings, *busy(load, machine.usable_cores())),
+            warnings=(*cell.warnings, *busy(load, usable_cores())),
         )
         if candidate.peer is None:
             cell = self._compared(cell, opened)

@@ -200,10 +200,10 @@ def _wanted(file: TableFile, space: SearchSpace | None, models: list[str]) -> li
 def _measure(
     file: TableFile, wanted: list[Placed], limit_minutes: float | None, dry_run: bool
 ) -> None:
-    from fasterseg.bench.device import usable_cores
     from fasterseg.bench.ops import estimate_s, measure_rows
     from fasterseg.bench.quiet import quiet_for
     from fasterseg.bench.snippets import snippet_opener
+    from fasterseg.cores import usable_cores
 
     todo = [placed for placed in wanted if placed.spec.key() not in file.rows]
     conditions = file.conditions
@@ -280,8 +280,9 @@ class Reporter:
 
 def warn_busy() -> None:
     """Say so when other programs are running: what is measured now would be of all of them."""
-    from fasterseg.bench.device import load_average, usable_cores
+    from fasterseg.bench.device import load_average
     from fasterseg.bench.scopes import busy
+    from fasterseg.cores import usable_cores
 
     for warning in busy(load_average(), usable_cores()):
         note(warning, "warning")

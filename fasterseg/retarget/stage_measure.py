@@ -14,10 +14,11 @@ from fasterseg.bench.calibrate import judge, measure_nets
 from fasterseg.bench.draw import redraw
 from fasterseg.bench.nominal import DEVICE, nominal_table
 from fasterseg.bench.ops import OnProgress, Progress, estimate_s, measure_rows
-from fasterseg.bench.quiet import quiet_for
+from fasterseg.bench.quiet import Quiet, quiet_for
 from fasterseg.bench.tables import TableFile
 from fasterseg.bench.whole import deployed
 from fasterseg.cache import write_atomic
+from fasterseg.cores import usable_cores
 from fasterseg.errors import (
     ConfigError,
     MissingLatencyError,
@@ -136,7 +137,6 @@ def estimate(run: Run) -> MeasureEstimate:
     Raises:
         UsageError: see `request_of`.
     """
-    from fasterseg.bench.device import usable_cores
     from fasterseg.bench.draw import CALIBRATION, HELD_OUT
     from fasterseg.bench.timing import ROW
 
@@ -204,8 +204,9 @@ def _refuse_company(run: Run) -> None:
 def _measure(run: Run) -> None:
     """Rows, then whole networks, then the fit."""
     file = _begun(run)
-    _measure_rows(run, file)
-    _measure_nets(run, file)
+    quiet = quiet_for(file)
+    _measure_rows(run, file, quiet)
+    _measure_nets(run, file, quiet)
     assert file.space is not None
     assert file.draw is not None
     report = judge(file, redraw(file.space, file.size, file.draw, str(file.path)))
@@ -234,14 +235,14 @@ def _begun(run: Run) -> TableFile:
     return file
 
 
-def _measure_rows(run: Run, file: TableFile) -> None:
+def _measure_rows(run: Run, file: TableFile, quiet: Quiet | None) -> None:
     from fasterseg.bench.snippets import snippet_opener
 
     conditions = file.conditions
     opener = snippet_opener(
         file.backend, conditions["device"], conditions["threads"], file.precision
     )
-    measure_rows(file, wanted(run), opener, _watch(run), quiet=quiet_for(file))
+    measure_rows(file, wanted(run), opener, _watch(run), quiet=quiet)
 
 
 def _watch(run: Run) -> OnProgress:
@@ -254,12 +255,12 @@ def _watch(run: Run) -> OnProgress:
     return told
 
 
-def _measure_nets(run: Run, file: TableFile) -> None:
+def _measure_nets(run: Run, file: TableFile, quiet: Quiet | None) -> None:
     assert file.space is not None
     assert file.draw is not None
     drawn = redraw(file.space, file.size, file.draw, str(file.path))
     opener, frames = deployed(file)
-    measure_nets(file, drawn, opener, frames, _watch(run), quiet=quiet_for(file))
+    measure_nets(file, drawn, opener, frames, _watch(run), quiet=quiet)
 
 
 MEASURE: Final = Stage(_settings, _sources, _work, (TABLE,))

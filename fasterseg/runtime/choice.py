@@ -19,11 +19,11 @@ from typing import Any, Final
 import fasterseg
 from fasterseg.cache import entry_path, touch, write_atomic
 from fasterseg.config import from_mapping
+from fasterseg.cores import usable_cores
 from fasterseg.errors import ConfigError, OutputError
 from fasterseg.registry import resolve
 from fasterseg.runtime.base import Engine
 from fasterseg.runtime.driver import find_gpu
-from fasterseg.runtime.tail import usable_cores
 
 CANDIDATES: Final[Mapping[str, tuple[str, ...]]] = {
     "cpu": ("onnxruntime", "openvino"),

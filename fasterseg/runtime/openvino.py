@@ -14,13 +14,14 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
+from fasterseg.cores import usable_cores
 from fasterseg.errors import DeviceUnavailableError, EngineError, UsageError
 from fasterseg.graph.inlining import plain
 from fasterseg.graph.precision import Profile
 from fasterseg.runtime.base import Device, EngineSpec, check_frames, check_labels
 from fasterseg.runtime.onnx_files import check_ends, read_content, spec_in, title_of
 from fasterseg.runtime.openvino_graph import Settings, capabilities, compile_graph, reason_of
-from fasterseg.runtime.tail import GRAPH, Ends, Finish, finish_for, usable_cores
+from fasterseg.runtime.tail import GRAPH, Ends, Finish, finish_for
 from fasterseg.types import Precision, Size
 
 _TYPE_NAMES: Final = {"u8": "uint8", "f32": "float32"}

@@ -19,9 +19,9 @@ import openvino
 
 import fasterseg
 from fasterseg.cache import entry_path, size_limit, touch, trim, write_atomic
+from fasterseg.cores import usable_cores
 from fasterseg.errors import DeviceUnavailableError, EngineError, OutputError
 from fasterseg.graph.channel_order import move_into_weights
-from fasterseg.runtime.tail import usable_cores
 from fasterseg.types import Precision
 
 _HINTS: Final[Mapping[Precision, str]] = {

@@ -7,7 +7,6 @@ graph up to its 1/8 logits where there is a compiled kernel, and all of it where
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Final, Literal, get_args
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasterseg import native
+from fasterseg.cores import usable_cores
 from fasterseg.errors import EngineMismatchError, UsageError
 from fasterseg.runtime.base import EngineSpec
 from fasterseg.types import Size
@@ -145,10 +145,3 @@ class Finish:
 def finish_for(spec: EngineSpec, threads: int | None) -> Finish | None:
     """What finishes the graph of a file; None where it gives labels itself."""
     return None if spec.output == "labels" else Finish(threads)
-
-
-def usable_cores() -> int:
-    """Logical cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,15 +9,10 @@ from typing import Final
 
 import cv2
 
+from fasterseg.cores import usable_cores
+
 FEW_CORES: Final = 4
 """Up to so many cores the pipeline's own threads keep all of them at work."""
-
-
-def core_count() -> int:
-    """Logical cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class _Quiet:
@@ -58,7 +52,7 @@ def shared_cores(cores: int | None = None) -> Iterator[None]:
     Args:
         cores: cores to share; None: those of this process.
     """
-    if (core_count() if cores is None else cores) > FEW_CORES:
+    if (usable_cores() if cores is None else cores) > FEW_CORES:
         yield
         return
     _QUIET.enter()

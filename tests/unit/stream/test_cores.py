@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import cv2
 import pytest
 
-from fasterseg.stream.cores import FEW_CORES, core_count, shared_cores
+from fasterseg.cores import usable_cores
+from fasterseg.stream.cores import FEW_CORES, shared_cores
 
 
 @pytest.fixture(autouse=True)
@@ -56,4 +57,4 @@ def test_the_last_of_several_users_puts_the_threads_back() -> None:
 
 
 def test_cores_are_counted() -> None:
-    assert core_count() >= 1
+    assert usable_cores() >= 1

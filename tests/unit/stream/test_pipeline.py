@@ -332,7 +332,7 @@ def test_every_frame_of_an_overlay_video_is_its_own(
 
 
 def test_opencv_gets_its_threads_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cores, "core_count", lambda: 2)
+    monkeypatch.setattr(cores, "usable_cores", lambda: 2)
     threads = cv2.getNumThreads()
     during: list[int] = []
     source = open_source(str(write_video(tmp_path / "a.mp4", numbered(3))))
