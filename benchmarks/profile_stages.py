@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasterseg import overlay
+from fasterseg.cores import usable_cores
 from fasterseg.stream import sources_decoded
-from fasterseg.stream.cores import core_count, shared_cores
+from fasterseg.stream.cores import shared_cores
 from fasterseg.stream.pipeline import run_pipeline
 from fasterseg.stream.results import SegmentationResult
 from fasterseg.stream.segmenter import Segmenter
@@ -196,7 +197,7 @@ def threads_table(work: Work, rounds: int) -> dict[str, float]:
     found: dict[str, Callable[[], float]] = {}
     for count in (1, 2, 0):
         found[f"decode, decoder threads {count or 'auto'}"] = partial(_decode_ms, work.clip, count)
-    for count in dict.fromkeys((1, core_count())):
+    for count in dict.fromkeys((1, usable_cores())):
         title = f"overlay by OpenCV and convert, OpenCV threads {count}"
         found[title] = partial(_opencv_ms, work, count)
     return {name: min(measure() for _ in range(rounds)) for name, measure in found.items()}
