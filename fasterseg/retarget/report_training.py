@@ -135,11 +135,26 @@ def _comparison_table(comparison: Record) -> Table:
 def _arms_table(trained: Record) -> Table:
     rows = [
         (arm["name"], arm["how"], str(arm["seed"]), arm["digest"][:8],
-         "supernet" if arm["inherits"] else "scratch", f"{arm['miou']:.2f}")
+         "supernet" if arm["inherits"] else "scratch", _score(arm), f"{arm['miou']:.2f}")
         for arm in trained["arms"]
     ]  # fmt: skip
-    head = ("network", "from", "seed", "digest", "began with", f"mIoU % on {trained['judged_on']}")
-    return Table(head, rows, f"All {trained['pictures']} pictures, whole; the same recipe for all.")
+    head = (
+        "network", "from", "seed", "digest", "began with", "supernet's score %",
+        f"mIoU % on {trained['judged_on']}",
+    )  # fmt: skip
+    note = f"All {trained['pictures']} pictures, whole; the same recipe for all."
+    told = trained.get("fidelity", {})
+    if told.get("tau") is not None:
+        note += (
+            f" The supernet orders {told['networks']} of them as training does with Kendall's "
+            f"tau {told['tau']:.2f} (1: the same order, -1: the reverse)."
+        )
+    return Table(head, rows, note)
+
+
+def _score(arm: Record) -> str:
+    score = arm.get("supernet_miou")
+    return "-" if score is None else f"{score:.2f}"
 
 
 def _differences_table(differences: Sequence[Record]) -> Table:

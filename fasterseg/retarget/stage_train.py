@@ -24,6 +24,7 @@ from fasterseg.retarget.stage_context import (
     read_json,
     write_json,
 )
+from fasterseg.retarget.stage_fidelity import fidelity, supernet_scores
 from fasterseg.retarget.stage_judge import Counts, difference, judge, miou, store_counts
 from fasterseg.retarget.stage_judge import stored_counts as stored
 from fasterseg.retarget.stage_training import final_file, proceed
@@ -196,8 +197,14 @@ def train_arm(run: Run, arm: Arm) -> bool:
     return True
 
 
-def summary(run: Run, arms: Sequence[Arm]) -> dict[str, Any]:
-    """What was trained and how it compares, as JSON values."""
+def summary(run: Run, arms: Sequence[Arm], scores: Mapping[str, float]) -> dict[str, Any]:
+    """What was trained and how it compares, as JSON values.
+
+    Args:
+        run: its trainings are done.
+        arms: all of them.
+        scores: digest -> mIoU in the supernet, of those that are in it.
+    """
     counts: dict[Arm, Counts] = {}
     for arm in arms:
         found = stored(run.path(FOLDER) / arm.folder)
@@ -212,6 +219,7 @@ def summary(run: Run, arms: Sequence[Arm]) -> dict[str, Any]:
             "digest": arm.genotype.digest(),
             "inherits": arm.inherits,
             "miou": round(miou(counts[arm]), 3),
+            "supernet_miou": scores.get(arm.genotype.digest()),
         }
         for arm in arms
     ]
@@ -220,6 +228,7 @@ def summary(run: Run, arms: Sequence[Arm]) -> dict[str, Any]:
         "pictures": len(next(iter(counts.values()))),
         "arms": entries,
         "differences": list(_differences(counts)),
+        "fidelity": fidelity(scores, entries),
     }
 
 
@@ -259,8 +268,9 @@ def _work(run: Run) -> bool:
     for arm in arms:
         if not train_arm(run, arm):
             return False
+    scores = supernet_scores(run, [arm.genotype for arm in arms])
     if run.group.leads:
-        write_json(run.path(TRAINED), summary(run, arms))
+        write_json(run.path(TRAINED), summary(run, arms, scores))
         for line in lines_of(read_json(run.path(TRAINED))):
             run.tell(line)
     run.group.share(None)
@@ -279,7 +289,16 @@ def lines_of(trained: Mapping[str, Any]) -> list[str]:
         + ("" if d["inherits"][0] == d["inherits"][1] else " (one of them began from scratch)")
         for d in trained["differences"]
     ]
-    return lines
+    return [*lines, *_fidelity_lines(trained["fidelity"])]
+
+
+def _fidelity_lines(told: Mapping[str, Any]) -> list[str]:
+    if told["tau"] is None:
+        return []
+    return [
+        f"  supernet and training order {told['networks']} networks with Kendall's tau "
+        f"{told['tau']:.2f}"
+    ]
 
 
 TRAIN: Final = Stage(_settings, _sources, _work, (FOLDER, TRAINED))

@@ -117,6 +117,19 @@ def test_what_it_is_compared_with_was_drawn_before_any_training(folder: Path) ->
     assert {entry["digest"] for entry in comparison["networks"]} <= trained
 
 
+def test_supernet_scores_of_what_was_trained_are_those_of_the_search(folder: Path) -> None:
+    run = folder / "smoke/evolve"
+    known = [json.loads(line) for line in (run / "search/scored.jsonl").read_text().splitlines()]
+    searched = {one["digest"]: one["miou"] for one in known}
+    arms = [arm for arm in read(run / "train.json")["arms"] if arm["inherits"]]
+    assert arms
+    for arm in arms:
+        if arm["digest"] in searched:
+            assert arm["supernet_miou"] == pytest.approx(100 * searched[arm["digest"]], abs=1e-3)
+    assert any(arm["digest"] in searched for arm in arms)
+    assert read(run / "train.json")["fidelity"]["networks"] == len({a["digest"] for a in arms})
+
+
 def kill_when(folder: Path, there: Path, *arguments: str) -> None:
     """Start the program and kill it as soon as a file is there."""
     command = [sys.executable, "-c", PROGRAM, *arguments]

@@ -227,6 +227,11 @@ def test_trained_networks_and_their_differences_are_those_of_the_files(
     assert [(row["network"], row["mIoU % on val"]) for row in rows] == [
         (arm["name"], f"{arm['miou']:.2f}") for arm in made.trained["arms"]
     ]
+    scores = {row["network"]: row["supernet's score %"] for row in rows}
+    assert scores == {
+        arm["name"]: "31.50" if arm["how"] == "searched" else "-" for arm in made.trained["arms"]
+    }
+    assert "tau 0.67" in page.texts["Trained networks"]
     [row] = page.table("Trained networks", "difference")
     assert list(row.values()) == ["searched - all random", "-0.62", "-1.91 to +0.70", "1 and 1"]
     courses = page.table("Trained networks", "training")
