@@ -11,7 +11,7 @@
 
 #include <stdint.h>
 
-#define FASTERSEG_KERNELS_VERSION 1
+#define FASTERSEG_KERNELS_VERSION 2
 
 #if defined(__GNUC__)
 #define FASTERSEG_API __attribute__((visibility("default")))
@@ -28,7 +28,7 @@ typedef enum FasterSegStatus {
   FASTERSEG_NULL_POINTER = -1,   /* a pointer that is needed is NULL */
   FASTERSEG_BAD_SIZE = -2,       /* batch, height or width out of range */
   FASTERSEG_BAD_CHANNELS = -3,   /* number of channels, classes or the pitch out of range */
-  FASTERSEG_BAD_KIND = -4,       /* unknown type, layout or stride */
+  FASTERSEG_BAD_KIND = -4,       /* unknown type, layout, stride or flag */
   FASTERSEG_BAD_ALIGNMENT = -5,  /* a pointer is not aligned as the field says */
   FASTERSEG_SMALL_WORKSPACE = -6 /* workspace_bytes below what the query answers */
 } FasterSegStatus;
@@ -101,6 +101,23 @@ typedef struct FasterSegZoomedConv {
 FASTERSEG_API int64_t fasterseg_zoomed_conv_workspace(const FasterSegZoomedConv *arguments);
 
 FASTERSEG_API int32_t fasterseg_zoomed_conv(const FasterSegZoomedConv *arguments, void *stream);
+
+/* A map to another size: bilinear, align_corners, summed in float32, then bias and ReLU. Equal sizes
+ * are a copy. Pitches let either side be a slice of a wider map: its pointer is that of the map's
+ * first pixel plus the slice's first channel. */
+typedef struct FasterSegResize {
+  const void *input; /* (batch, in_height, in_width, in_pitch) fp16; 16-byte aligned */
+  const float *bias; /* NULL, or (channels,); 16-byte aligned */
+  void *output;      /* (batch, out_height, out_width, out_pitch) fp16; 16-byte aligned; what is
+                        written must not overlap what is read */
+  int32_t batch, in_height, in_width, out_height, out_width;
+  int32_t channels;            /* a multiple of 8, at most 65528 */
+  int32_t in_pitch, out_pitch; /* values from pixel to pixel: multiples of 8, at least channels;
+                                  values between are neither read nor written */
+  int32_t relu;                /* 1: negative values become 0; 0: they stay */
+} FasterSegResize;
+
+FASTERSEG_API int32_t fasterseg_resize(const FasterSegResize *arguments, void *stream);
 
 /* FASTERSEG_KERNELS_VERSION of the library. */
 FASTERSEG_API int32_t fasterseg_kernels_version(void);

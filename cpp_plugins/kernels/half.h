@@ -103,4 +103,62 @@ FSG_FN Half8 load(const Half8 *from) {
 
 FSG_FN Half8 zeros() { return {{0, 0, 0, 0}}; }
 
+// What eight halves are while they are computed with.
+struct alignas(16) Float8 {
+  float of[8];
+};
+
+// Two 16-byte reads of memory that no kernel writes meanwhile.
+FSG_FN Float8 load(const Float8 *from) {
+#if defined(__CUDA_ARCH__)
+  const float4 *const halves = reinterpret_cast<const float4 *>(from);
+  const float4 low = __ldg(halves), high = __ldg(halves + 1);
+  return {{low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}};
+#else
+  return *from;
+#endif
+}
+
+FSG_KERNEL_FN Float8 widened(const Half8 &halves) {
+  Float8 values;
+  FSG_UNROLL
+  for (int word = 0; word < 4; ++word) {
+    unpack(halves.word[word], values.of[2 * word], values.of[2 * word + 1]);
+  }
+  return values;
+}
+
+FSG_KERNEL_FN Half8 narrowed(const Float8 &values) {
+  Half8 halves;
+  FSG_UNROLL
+  for (int word = 0; word < 4; ++word) {
+    halves.word[word] = pack(values.of[2 * word], values.of[2 * word + 1]);
+  }
+  return halves;
+}
+
+// The greater of 0 and the value; NaN stays NaN.
+FSG_FN Half rectified(Half half) {
+  return half.bits >= 0x8000u && half.bits <= 0xfc00u ? Half{0} : half;
+}
+
+FSG_KERNEL_FN Half8 rectified(const Half8 &halves) {
+  Half8 result;
+  FSG_UNROLL
+  for (int index = 0; index < 4; ++index) {
+    const uint32_t word = halves.word[index];
+#if defined(__CUDA_ARCH__)
+    __half2 pair;
+    memcpy(&pair, &word, sizeof word);
+    pair = __hmax2_nan(pair, __half2(__ushort_as_half(0), __ushort_as_half(0)));
+    memcpy(&result.word[index], &pair, sizeof word);
+#else
+    const Half low = rectified(Half{static_cast<uint16_t>(word)});
+    const Half high = rectified(Half{static_cast<uint16_t>(word >> 16)});
+    result.word[index] = low.bits | static_cast<uint32_t>(high.bits) << 16;
+#endif
+  }
+  return result;
+}
+
 } // namespace fasterseg

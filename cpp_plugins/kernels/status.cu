@@ -15,7 +15,7 @@ extern "C" const char *fasterseg_kernels_message(int32_t result) {
   case FASTERSEG_BAD_CHANNELS:
     return "the number of channels or classes, or the pitch, is out of range";
   case FASTERSEG_BAD_KIND:
-    return "unknown type, layout or stride";
+    return "unknown type, layout, stride or flag";
   case FASTERSEG_BAD_ALIGNMENT:
     return "a pointer is not aligned as its field demands";
   case FASTERSEG_SMALL_WORKSPACE:

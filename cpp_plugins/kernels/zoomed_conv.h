@@ -43,10 +43,6 @@ struct alignas(8) Float2 {
   float first, second;
 };
 
-struct alignas(16) Float8 {
-  float of[8];
-};
-
 // Eight sums of a pixel, from a multiple of four on.
 FSG_KERNEL_FN Float8 eight_of(const float *sums) { return *reinterpret_cast<const Float8 *>(sums); }
 
@@ -176,15 +172,6 @@ FSG_KERNEL_FN void survey(Team &team, const Params &p, const Tile &tile, Divisio
     division.col_weight[thread - 96] =
         place_of(at_most(x, p.out_cols - 1), p.cols, p.out_cols).weight;
   }
-}
-
-FSG_KERNEL_FN Float8 blend(const Float8 &a, const Float8 &b, float weight) {
-  Float8 mixed;
-  FSG_UNROLL
-  for (int index = 0; index < 8; ++index) {
-    mixed.of[index] = fasterseg::blend(a.of[index], b.of[index], weight);
-  }
-  return mixed;
 }
 
 // Bilinear back, ReLU and out. A thread does whole cells (about 2 x 2 pixels of the output), so

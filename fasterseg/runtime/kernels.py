@@ -18,7 +18,7 @@ from fasterseg.errors import (
     MissingExtraError,
 )
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Version of the interface that this file mirrors, `FASTERSEG_KERNELS_VERSION`."""
 
 BUILD: Final = "make plugins"
@@ -155,6 +155,43 @@ class ZoomedConv(ctypes.Structure):
     ]
 
 
+class Resize(ctypes.Structure):
+    """A map to another size, bilinear with align_corners, and its bias and ReLU on the way.
+
+    Maps are fp16 NHWC, sums float32; equal sizes are a copy. With pitches either side can be a
+    slice of a wider map: its pointer is the map's plus the slice's first channel.
+
+    Attributes:
+        input: (batch, in_height, in_width, in_pitch); 16-byte aligned, as are the others.
+        bias: None, or float32, (channels,).
+        output: (batch, out_height, out_width, out_pitch); not over what is read.
+        batch: maps.
+        in_height: rows, at most 65535, as are all sides.
+        in_width: columns.
+        out_height: rows of the output.
+        out_width: columns of the output.
+        channels: a multiple of 8, at most 65528.
+        in_pitch: values from pixel to pixel, a multiple of 8, at least `channels`.
+        out_pitch: the same of the output; values beyond `channels` are left alone.
+        relu: 1 to turn negative values into 0, or 0.
+    """
+
+    _fields_: ClassVar[Any] = [
+        ("input", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("output", ctypes.c_void_p),
+        ("batch", ctypes.c_int32),
+        ("in_height", ctypes.c_int32),
+        ("in_width", ctypes.c_int32),
+        ("out_height", ctypes.c_int32),
+        ("out_width", ctypes.c_int32),
+        ("channels", ctypes.c_int32),
+        ("in_pitch", ctypes.c_int32),
+        ("out_pitch", ctypes.c_int32),
+        ("relu", ctypes.c_int32),
+    ]
+
+
 class KernelLibrary:
     """The compiled kernels. A call enqueues on a stream and returns at once.
 
@@ -217,6 +254,10 @@ class KernelLibrary:
         if wanted < 0:
             self._fail("zoomed_conv", wanted)
         return wanted
+
+    def resize(self, arguments: Resize, stream: int = 0) -> None:
+        """Enqueue the resize (or copy); arguments and errors as `normalize_bgr`."""
+        self._launch("resize", arguments, stream)
 
     def _launch(self, name: str, arguments: ctypes.Structure, stream: int) -> None:
         function = getattr(self._library, f"fasterseg_{name}")

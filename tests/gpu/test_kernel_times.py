@@ -20,11 +20,12 @@ from fasterseg.runtime.kernels import (  # noqa: E402
     KernelLibrary,
     Layout,
     NormalizeBgr,
+    Resize,
     Type,
     UpsampleArgmax,
     ZoomedConv,
 )
-from tests.gpu.test_kernels import STUDENT, captured  # noqa: E402
+from tests.gpu.test_kernels import RESIZES, STUDENT, captured  # noqa: E402
 
 pytestmark = [pytest.mark.gpu, pytest.mark.torch, pytest.mark.bench]
 
@@ -159,3 +160,37 @@ def test_zoomed_convolution_is_faster_than_torch(
     ours = microseconds(lambda stream: kernels.zoomed_conv(arguments, stream))
     assert np.isfinite(output.float().cpu().numpy()).all()
     report(f"zoomed_conv {cell}", ours, floor, microseconds(on_stream(by_torch)))
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("case", RESIZES, ids=str)
+def test_resize_is_faster_than_torch(
+    kernels: KernelLibrary, case: tuple[int, tuple[int, int], tuple[int, int]], batch: int
+) -> None:
+    channels, size, target = case
+    half = {"device": "cuda", "dtype": torch.float16}
+    maps = torch.randn(batch, *size, channels, **half)
+    joined = torch.empty(batch, *target, 2 * channels, **half)
+    bias = torch.randn(channels, device="cuda")
+    arguments = Resize(
+        input=maps.data_ptr(), bias=bias.data_ptr(), output=joined.data_ptr() + 2 * channels,
+        batch=batch, in_height=size[0], in_width=size[1], out_height=target[0],
+        out_width=target[1], channels=channels, in_pitch=channels, out_pitch=2 * channels, relu=1,
+    )  # fmt: skip
+    planes, slice_ = maps.permute(0, 3, 1, 2), joined.permute(0, 3, 1, 2)[:, channels:]
+    shift = bias.half()[:, None, None]
+
+    def by_torch() -> None:
+        resize = torch.nn.functional.interpolate
+        larger = resize(planes, target, mode="bilinear", align_corners=True)
+        torch.relu_(larger.add_(shift))
+        slice_.copy_(larger)
+
+    def by_torch_copy() -> None:
+        slice_.copy_(torch.relu(planes + shift))
+
+    floor = 2 * (maps.numel() + batch * target[0] * target[1] * channels) / BYTES_PER_US
+    ours = microseconds(lambda stream: kernels.resize(arguments, stream))
+    assert bool(torch.isfinite(slice_).all())
+    theirs = microseconds(on_stream(by_torch_copy if size == target else by_torch))
+    report(f"resize {case} batch {batch}", ours, floor, theirs)

@@ -15,6 +15,7 @@ from fasterseg.preprocess import normalize  # noqa: E402
 from fasterseg.runtime.kernels import (  # noqa: E402
     KernelLibrary,
     Layout,
+    Resize,
     Type,
     UpsampleArgmax,
     ZoomedConv,
@@ -22,13 +23,17 @@ from fasterseg.runtime.kernels import (  # noqa: E402
 from tests.gpu.conftest import CudaMemory  # noqa: E402
 from tests.unit.cpp import toolchain  # noqa: E402
 from tests.unit.cpp.calls import (  # noqa: E402
+    Around,
     Array,
     Colours,
     HostMemory,
     assert_labels,
     assert_maps,
+    assert_rounded,
     convolutions,
     normalize_bgr,
+    resize,
+    resize_reference,
     upsample_argmax,
     zoomed_conv,
     zoomed_reference,
@@ -183,6 +188,86 @@ def test_cells_of_the_student_are_right_and_repeatable(
         np.testing.assert_array_equal(zoomed_conv(kernels, memory, maps, convs, stride), got)
 
 
+# --- resize
+
+
+@pytest.mark.parametrize(
+    "target", [(1, 1), (5, 7), (8, 18), (15, 37), (16, 36), (17, 36), (31, 71), (48, 108)], ids=str
+)
+@pytest.mark.parametrize("channels", [8, 40, 72])
+@pytest.mark.parametrize("batch", [1, 24])
+def test_resized_maps_are_right_at_any_size(
+    kernels: KernelLibrary, memory: CudaMemory, batch: int, channels: int, target: tuple[int, int]
+) -> None:
+    random = np.random.default_rng(target)
+    maps = random.standard_normal((batch, 16, 36, channels)).astype(np.float16)
+    bias = random.standard_normal(channels).astype(np.float32)
+    around = Around((8, 0), (16, 24))
+    for biases, relu in ((None, False), (bias, True)):
+        got = resize(kernels, memory, maps, target, biases, relu, around)
+        assert_rounded(got, resize_reference(maps, target, biases, relu), scale=10)
+
+
+RESIZES = [
+    (32, (128, 256), (64, 128)), (32, (64, 128), (128, 256)), (64, (32, 64), (64, 128)),
+    (128, (32, 64), (16, 32)), (192, (32, 64), (64, 128)), (128, (32, 64), (64, 128)),
+    (128, (64, 128), (128, 256)), (64, (128, 256), (128, 256)),
+]  # fmt: skip
+"""Channels, rows and columns before and after, of the student at 1024x2048; the last is a copy."""
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("case", RESIZES, ids=str)
+def test_resizes_of_the_student_equal_torch_and_repeat(
+    kernels: KernelLibrary, case: tuple[int, tuple[int, int], tuple[int, int]], batch: int
+) -> None:
+    channels, size, target = case
+    maps = torch.randn(batch, *size, channels, device="cuda").half()
+    bias = torch.randn(channels, device="cuda")
+    output = torch.full((batch, *target, channels), float("nan"), device="cuda").half()
+    arguments = Resize(
+        input=maps.data_ptr(), bias=bias.data_ptr(), output=output.data_ptr(), batch=batch,
+        in_height=size[0], in_width=size[1], out_height=target[0], out_width=target[1],
+        channels=channels, in_pitch=channels, out_pitch=channels, relu=1,
+    )  # fmt: skip
+    stream = torch.cuda.current_stream().cuda_stream
+    kernels.resize(arguments, stream)
+    first = output.clone()
+    ends = [0, batch - 1]
+    exact = torch.nn.functional.interpolate(
+        maps[ends].permute(0, 3, 1, 2).double(), target, mode="bilinear", align_corners=True
+    )
+    exact = torch.relu(exact + bias.double()[:, None, None]).permute(0, 2, 3, 1)
+    assert_rounded(first[ends].cpu().numpy(), exact.cpu().numpy(), scale=10)
+    assert bool(torch.isfinite(first).all())
+    # A result that moves between runs is a race.
+    for _ in range(5):
+        output.fill_(float("nan"))
+        kernels.resize(arguments, stream)
+        assert torch.equal(output, first)
+
+
+def test_copy_into_a_joined_map_keeps_every_bit(kernels: KernelLibrary, memory: CudaMemory) -> None:
+    bits = np.random.default_rng(0).integers(0, 1 << 16, (2, 33, 65, 24)).astype(np.uint16)
+    maps = bits.view(np.float16)
+    got = resize(kernels, memory, maps, (33, 65), around=Around((0, 8), (40, 0)))
+    np.testing.assert_array_equal(got.view(np.uint16), bits)
+
+
+def test_resize_on_gpu_and_in_emulation_agree_bit_for_bit(
+    kernels: KernelLibrary, memory: CudaMemory, tmp_path: Path
+) -> None:
+    emulated = KernelLibrary(toolchain.emulated(tmp_path))
+    random = np.random.default_rng(0)
+    bias = random.standard_normal(16).astype(np.float32)
+    for batch in (1, 48):
+        maps = random.standard_normal((batch, 11, 37, 16)).astype(np.float16)
+        for target in ((7, 9), (22, 74), (31, 71)):
+            on_gpu = resize(kernels, memory, maps, target, bias, relu=True)
+            on_cpu = resize(emulated, HostMemory(), maps, target, bias, relu=True)
+            np.testing.assert_array_equal(on_gpu.view(np.uint16), on_cpu.view(np.uint16))
+
+
 # --- streams and graphs
 
 
@@ -230,3 +315,19 @@ def test_zoomed_convolution_runs_under_stream_capture(kernels: KernelLibrary) ->
     graph.replay()
     torch.cuda.synchronize()
     assert_maps(output.cpu().numpy(), zoomed_reference(maps.cpu().numpy(), convs, 1))
+
+
+def test_resize_runs_under_stream_capture(kernels: KernelLibrary) -> None:
+    maps = torch.zeros(1, 16, 32, 16, device="cuda", dtype=torch.float16)
+    output = torch.full((1, 32, 64, 40), float("nan"), device="cuda", dtype=torch.float16)
+    arguments = Resize(
+        input=maps.data_ptr(), output=output.data_ptr() + 2 * 24, batch=1, in_height=16,
+        in_width=32, out_height=32, out_width=64, channels=16, in_pitch=16, out_pitch=40,
+    )  # fmt: skip
+    graph = captured(lambda stream: kernels.resize(arguments, stream))
+    maps.copy_(torch.randn_like(maps))
+    graph.replay()
+    torch.cuda.synchronize()
+    got = output.cpu().numpy()
+    assert_rounded(got[..., 24:], resize_reference(maps.cpu().numpy(), (32, 64)), scale=10)
+    assert np.isnan(got[..., :24]).all()

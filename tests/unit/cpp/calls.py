@@ -18,6 +18,7 @@ from fasterseg.runtime.kernels import (
     KernelLibrary,
     Layout,
     NormalizeBgr,
+    Resize,
     Type,
     UpsampleArgmax,
     ZoomedConv,
@@ -271,3 +272,77 @@ def assert_maps(got: NDArray[np.float16], expected: Float) -> None:
     error = np.abs(got.astype(np.float64) - expected)
     assert (error <= 1e-3 + 1e-3 * np.abs(expected)).all(), error.max()
     assert error.mean() <= 3e-4
+
+
+# --- resize
+
+
+class Resizer(Protocol):
+    """What enqueues a resize: the library, or one of its bodies."""
+
+    def resize(self, arguments: Resize) -> None:
+        """As `KernelLibrary.resize`."""
+
+
+@dataclass(frozen=True)
+class Around:
+    """Channels of the wider maps before and after those that a call reads and writes."""
+
+    source: tuple[int, int] = (0, 0)
+    target: tuple[int, int] = (0, 0)
+
+
+DENSE = Around()
+
+
+def resize(
+    kernels: Resizer,
+    memory: Memory,
+    maps: NDArray[np.float16],
+    size: tuple[int, int],
+    bias: NDArray[np.float32] | None = None,
+    relu: bool = False,
+    around: Around = DENSE,
+) -> NDArray[np.float16]:
+    """(N, H, W, C) maps to another size; what lies around the output must stay as it is."""
+    batch, height, width, channels = maps.shape
+    first = around.source[0]
+    wide = poison((batch, height, width, sum(around.source) + channels), np.float16)
+    wide[..., first : first + channels] = maps
+    source, start = memory.put(wide), around.target[0]
+    untouched = poison((batch, *size, sum(around.target) + channels), np.float16)
+    target = memory.put(untouched)
+    biases = None if bias is None else memory.put(bias)
+    kernels.resize(
+        Resize(
+            input=source.pointer + 2 * first, output=target.pointer + 2 * start,
+            bias=None if biases is None else biases.pointer, batch=batch, in_height=height,
+            in_width=width, out_height=size[0], out_width=size[1], channels=channels,
+            in_pitch=wide.shape[-1], out_pitch=untouched.shape[-1], relu=int(relu),
+        )
+    )  # fmt: skip
+    written = target.get().reshape(untouched.shape)
+    inside = written[..., start : start + channels].copy()
+    written[..., start : start + channels] = untouched[..., start : start + channels]
+    np.testing.assert_array_equal(written.view(np.uint16), untouched.view(np.uint16))
+    return inside
+
+
+def resize_reference(
+    maps: NDArray[np.float16],
+    size: tuple[int, int],
+    bias: NDArray[np.float32] | None = None,
+    relu: bool = False,
+) -> Float:
+    """In float64, not rounded."""
+    sums = resized(maps.astype(np.float64), size) + (0 if bias is None else bias)
+    return np.maximum(sums, 0) if relu else sums
+
+
+def assert_rounded(got: NDArray[np.float16], exact: Float, scale: float) -> None:
+    """Each value is the nearest half, but for float32 sums of terms as large as `scale`."""
+    assert got.shape == exact.shape
+    assert np.isfinite(got).all(), "not every value was written"
+    half_unit = np.spacing(np.abs(exact).astype(np.float16)).astype(np.float64) / 2
+    error = np.abs(got.astype(np.float64) - exact)
+    assert (error <= half_unit + 4e-7 * scale).all(), error.max()

@@ -5,6 +5,7 @@
 #include "emulator.h"
 
 #include "normalize_bgr.cu"
+#include "resize.cu"
 #include "status.cu"
 #include "upsample_argmax.cu"
 #include "zoomed_conv.cu"
@@ -60,6 +61,8 @@ void emulator_layouts(int32_t *bytes) {
   bytes[3] = offsetof(FasterSegUpsampleArgmax, palette);
   bytes[4] = sizeof(FasterSegZoomedConv);
   bytes[5] = offsetof(FasterSegZoomedConv, stride);
+  bytes[6] = sizeof(FasterSegResize);
+  bytes[7] = offsetof(FasterSegResize, relu);
 }
 
 void emulator_order(uint32_t order) { emulator::order = order; }
@@ -74,6 +77,40 @@ void emulator_places(int32_t sources, int32_t targets, int32_t *cells, float *we
   }
   for (int cell = 0; cell <= fasterseg::cells_of(sources); ++cell) {
     firsts[cell] = fasterseg::first_target(cell, sources, targets);
+  }
+}
+
+// How many targets and cells of an axis differ from place_of and first_target.
+int32_t emulator_axis(int32_t sources, int32_t targets) {
+  const fasterseg::Axis axis = fasterseg::axis_of(sources, targets);
+  int32_t wrong = 0;
+  for (int target = 0; target < targets; ++target) {
+    const fasterseg::Place got = fasterseg::place_on(axis, target);
+    const fasterseg::Place exact = fasterseg::place_of(target, sources, targets);
+    wrong += got.cell != exact.cell || got.weight != exact.weight;
+  }
+  for (int cell = 0; targets > sources && cell <= fasterseg::cells_of(sources); ++cell) {
+    wrong += fasterseg::first_on(axis, cell) != fasterseg::first_target(cell, sources, targets);
+  }
+  return wrong;
+}
+
+// A resize by one of its bodies (0: copy, 1 and 2: gather that many rows, 3: expand), and which
+// one the library takes for a call.
+int32_t emulator_resize(const FasterSegResize *arguments, int32_t body) {
+  using namespace fasterseg::resize;
+  const int32_t status = status_of(*arguments);
+  return status ? status : run(*arguments, static_cast<Body>(body), nullptr);
+}
+
+int32_t emulator_resize_body(const FasterSegResize *arguments) {
+  return static_cast<int32_t>(fasterseg::resize::body_of(*arguments));
+}
+
+// Which halves a resize with ReLU gives for `halves`, in place.
+void emulator_rectified(uint16_t *halves, int64_t count) {
+  for (int64_t index = 0; index < count; ++index) {
+    halves[index] = fasterseg::rectified(fasterseg::Half{halves[index]}).bits;
   }
 }
 

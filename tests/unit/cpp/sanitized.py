@@ -14,7 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasterseg.runtime.kernels import KernelLibrary, Layout, Type
-from tests.unit.cpp.calls import Held, convolutions, normalize_bgr, upsample_argmax, zoomed_conv
+from tests.unit.cpp.calls import (
+    DENSE,
+    Around,
+    Held,
+    convolutions,
+    normalize_bgr,
+    resize,
+    upsample_argmax,
+    zoomed_conv,
+)
 
 
 class BareHeld:
@@ -48,6 +57,11 @@ def main(library: str, overrun: bool) -> None:
                 maps = random.standard_normal((2, height, width, 40)).astype(np.float16)
                 convs = convolutions(random, 40, 24, count)
                 zoomed_conv(kernels, memory, maps, convs, stride)
+        halves = random.standard_normal((2, height, width, 40)).astype(np.float16)
+        bias = random.standard_normal(40).astype(np.float32)
+        for size in ((height, width), (2 * height, 2 * width), (height // 2, width // 2)):
+            for around in (DENSE, Around((8, 0), (16, 8))):
+                resize(kernels, memory, halves, size, bias, relu=True, around=around)
         logits = random.standard_normal((2, 35, height, width)).astype(np.float32)
         frames = random.integers(0, 256, (2, height, width, 3), dtype=np.uint8)
         for layout in Layout:

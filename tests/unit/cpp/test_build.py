@@ -16,7 +16,7 @@ from tests.shared import ROOT
 from tests.unit.cpp import toolchain
 
 ARCHITECTURES: Final = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
-KERNELS: Final = {"normalize_bgr": 6, "upsample_argmax": 4, "zoomed_conv": 4}
+KERNELS: Final = {"normalize_bgr": 6, "resize": 4, "upsample_argmax": 4, "zoomed_conv": 4}
 """Source -> how many kernels it holds."""
 
 SYSTEM: Final = re.compile(r"lib(c|m|stdc\+\+|gcc_s|dl|rt|pthread)\.so|ld-linux")
@@ -38,6 +38,10 @@ def check_machine_code(folder: Path, name: str, architecture: str) -> None:
     if sass is not None:
         assert ("HMMA" in sass) == (name == "zoomed_conv")
         assert not re.search(r"\b(LDL|STL)\b", sass), "local memory"
+        if name == "resize":
+            moves = re.findall(r"\b(?:LDG|STG)\.E\S*", sass)
+            assert moves
+            assert all(".128" in move for move in moves), moves
 
 
 @pytest.mark.parametrize("name", KERNELS)

@@ -19,6 +19,7 @@ from fasterseg.runtime.kernels import (
     KernelLibrary,
     Layout,
     NormalizeBgr,
+    Resize,
     Type,
     UpsampleArgmax,
     ZoomedConv,
@@ -38,12 +39,13 @@ def library_of(folder: Path, text: str) -> Path:
 
 
 def test_structs_are_laid_out_as_in_c(emulator: Emulator) -> None:
-    layouts = (ctypes.c_int32 * 6)()
+    layouts = (ctypes.c_int32 * 8)()
     emulator.raw.emulator_layouts(layouts)
     assert list(layouts) == [
         ctypes.sizeof(NormalizeBgr), NormalizeBgr.std.offset,
         ctypes.sizeof(UpsampleArgmax), UpsampleArgmax.palette.offset,
         ctypes.sizeof(ZoomedConv), ZoomedConv.stride.offset,
+        ctypes.sizeof(Resize), Resize.relu.offset,
     ]  # fmt: skip
 
 
@@ -83,6 +85,10 @@ CONV = {
     "output": ADDRESS, "workspace": ADDRESS, "workspace_bytes": 1 << 30, "batch": 1, "height": 8,
     "width": 8, "in_channels": 8, "out_channels": 8, "stride": 1,
 }  # fmt: skip
+RESIZE = {
+    "input": ADDRESS, "bias": ADDRESS, "output": ADDRESS, "batch": 1, "in_height": 8, "in_width": 8,
+    "out_height": 16, "out_width": 16, "channels": 16, "in_pitch": 16, "out_pitch": 24, "relu": 1,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -113,6 +119,27 @@ CONV = {
         ("zoomed_conv", {"stride": 3}, "stride"),
         ("zoomed_conv", {"height": 1}, "out of range"),
         ("zoomed_conv", {"batch": 0}, "out of range"),
+        ("resize", {"input": None}, "NULL"),
+        ("resize", {"output": None}, "NULL"),
+        ("resize", {"relu": 2}, "flag"),
+        ("resize", {"channels": 12}, "channels"),
+        ("resize", {"channels": 0}, "channels"),
+        ("resize", {"channels": -8}, "channels"),
+        ("resize", {"channels": 65536, "in_pitch": 65536, "out_pitch": 65536}, "channels"),
+        ("resize", {"in_pitch": 8}, "pitch"),
+        ("resize", {"out_pitch": 20}, "pitch"),
+        ("resize", {"input": ADDRESS + 8}, "aligned"),
+        ("resize", {"bias": ADDRESS + 8}, "aligned"),
+        ("resize", {"output": ADDRESS + 2}, "aligned"),
+        ("resize", {"batch": 0}, "out of range"),
+        ("resize", {"batch": 65536}, "out of range"),
+        ("resize", {"in_height": 0}, "out of range"),
+        ("resize", {"in_width": 65536}, "out of range"),
+        ("resize", {"out_height": 65536}, "out of range"),
+        ("resize", {"out_width": -1}, "out of range"),
+        ("resize", {"in_height": 60000, "in_width": 60000}, "out of range"),
+        ("resize", {"out_height": 10000, "out_width": 10000}, "out of range"),
+        ("resize", {"out_pitch": 2**31 - 8}, "out of range"),
     ],
 )
 def test_wrong_arguments_are_refused_before_any_launch(
@@ -122,6 +149,7 @@ def test_wrong_arguments_are_refused_before_any_launch(
         "normalize_bgr": (NormalizeBgr, NORMALIZE),
         "upsample_argmax": (UpsampleArgmax, TAIL),
         "zoomed_conv": (ZoomedConv, CONV),
+        "resize": (Resize, RESIZE),
     }[kernel]
     # The addresses are nobody's memory: a launch would crash.
     with pytest.raises(EngineError, match=f"kernel {kernel}.*{message}"):
