@@ -20,6 +20,7 @@ LONG_FILES: Final[Mapping[str, str]] = {}
 
 BLIND_EXCEPTS: Final[Mapping[str, str]] = {
     "fasterseg.cli.options": "the one edge where errors end as a message and an exit code",
+    "fasterseg.stream.batching": "what an engine raises belongs to the callers of its batch",
     "fasterseg.stream.readahead": "a thread keeps its exception for the thread that joins it",
 }
 """Module that may catch `Exception` or `BaseException` -> why; unneeded entries are errors."""

@@ -11,9 +11,11 @@ from fasterseg.types import LatencyStats, Precision, Size
 
 Scope = Literal["model", "host_to_labels", "network"]
 Verdict = Literal["ok", "wrong"]
-CellKey = tuple[str | None, str, Precision, Size, int, int, int | None]
-"""Peer, engine, precision, size, batch, streams, threads: what makes two cells the same
-measurement."""
+CellKey = tuple[
+    str | None, str, Precision, Size, int, int, int | None, tuple[int, float] | None
+]  # fmt: skip
+"""Peer, engine, precision, size, batch, streams, threads, limits of a shared engine's batches:
+what makes two cells the same measurement."""
 
 THREADS: Final[Mapping[str, tuple[str, ...]]] = {
     "reader": ("decode", "prepare"),
@@ -74,6 +76,35 @@ class EndToEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class Sharing:
+    """How the streams of a cell shared one engine.
+
+    Attributes:
+        max_batch: frames in a batch at most.
+        max_delay_ms: milliseconds a frame waits for others at most.
+        batches: batches run.
+        mean_fill: frames per batch over `max_batch`, in [0, 1].
+        waited: from a frame's arrival to the start of its batch; part of `host_to_labels`.
+    """
+
+    max_batch: int
+    max_delay_ms: float
+    batches: int
+    mean_fill: float
+    waited: LatencyStats
+
+    @property
+    def limits(self) -> str:
+        """As in titles and tables: "at most 8 in 5 ms"."""
+        return f"at most {self.max_batch} in {self.max_delay_ms:g} ms"
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain JSON values."""
+        data = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {**data, "mean_fill": round(self.mean_fill, 4), "waited": self.waited.to_json()}
+
+
+@dataclass(frozen=True, slots=True)
 class LayerTime:
     """Mean time of one operator as the runtime runs it, after its own fusions.
 
@@ -108,8 +139,11 @@ class Cell:
         network: input to logits as the network gives them, without upsampling and argmax;
             measured in runs with peers.
         peer: name of a foreign network; None for the record's model.
-        streams: calls that ran at the same time, each on an engine of its own.
-        throughput_fps: frames per second over all streams, counted; None for a single stream.
+        streams: calls that ran at the same time, each on an engine of its own or all on one.
+        throughput_fps: frames per second over all streams, counted; None for a single stream on
+            an engine of its own.
+        by_stream: `host_to_labels` of each stream, where `throughput_fps` is counted.
+        sharing: how they shared one engine; None where each has its own.
         end_to_end: from an encoded video, if asked for.
         label_agreement: share of all pixels with the reference's label, in [0, 1]; None for the
             reference itself or without one.
@@ -140,6 +174,8 @@ class Cell:
     peer: str | None = None
     streams: int = 1
     throughput_fps: float | None = None
+    by_stream: tuple[LatencyStats, ...] = ()
+    sharing: Sharing | None = None
     end_to_end: EndToEnd | None = None
     label_agreement: float | None = None
     verdict: Verdict | None = None
@@ -154,10 +190,17 @@ class Cell:
     @property
     def key(self) -> CellKey:
         """What makes two cells the same measurement, whatever finishes them."""
+        shared = self.sharing
+        limits = None if shared is None else (shared.max_batch, shared.max_delay_ms)
         return (
             self.peer, self.engine, self.precision, self.size, self.batch, self.streams,
-            self.threads,
+            self.threads, limits,
         )  # fmt: skip
+
+    @property
+    def slowest_stream(self) -> LatencyStats | None:
+        """Of the stream with the highest 99th percentile; None where streams were not told."""
+        return max(self.by_stream, key=lambda stats: stats.p99_ms, default=None)
 
     @property
     def title(self) -> str:
@@ -168,6 +211,7 @@ class Cell:
         parts += [f"{self.tail} tail"] if self.tail.startswith(("native", "numpy")) else []
         parts += [f"batch {self.batch}"] if self.batch > 1 else []
         parts += [f"{self.streams} streams"] if self.streams > 1 else []
+        parts += [f"one engine, {self.sharing.limits}"] if self.sharing is not None else []
         return ", ".join(parts)
 
     @property
@@ -186,12 +230,13 @@ class Cell:
         """The fields as plain JSON values, with FPS and coefficients of variation."""
         data: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, value in data.items():
-            if isinstance(value, LatencyStats | EndToEnd):
+            if isinstance(value, LatencyStats | EndToEnd | Sharing):
                 data[name] = value.to_json()
         return {
             **data,
             "size": str(self.size),
             "throughput_fps": _rounded(self.throughput_fps),
+            "by_stream": [stats.to_json() for stats in self.by_stream],
             "percentiles_ms": _lists(self.percentiles_ms),
             "rounds_ms": _lists(self.rounds_ms),
             "layers": [asdict(layer) for layer in self.layers],

@@ -94,8 +94,8 @@ def compare(before: BenchRecord, after: BenchRecord) -> list[CellRatio]:
     shared = [CellRatio(old_cells[key], new_cells[key]) for key in old_cells if key in new_cells]
     if not shared:
         raise UsageError(
-            "these records share no cell of the same engine, precision, size, batch, streams and "
-            "threads; measure both with the same options"
+            "these records share no cell of the same engine, precision, size, batch, streams, "
+            "threads and --share; measure both with the same options"
         )
     return shared
 
@@ -145,7 +145,7 @@ def _by_key(record: BenchRecord, by_tail: bool) -> dict[tuple[CellKey, str], Cel
     if len(cells) != len(record.cells):
         raise UsageError(
             f"the record of {record.created} holds the same engine, precision, size, batch, "
-            "streams, threads and tail twice, so its cells cannot be told apart; measure them in "
-            "two runs"
+            "streams, threads, --share and tail twice, so its cells cannot be told apart; measure "
+            "them in two runs"
         )
     return cells

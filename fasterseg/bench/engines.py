@@ -19,7 +19,7 @@ from fasterseg.bench.networks import BareNetwork, layer_times
 from fasterseg.bench.peers import BACKEND, PeerFile
 from fasterseg.bench.records import BenchRecord, current_commit, now
 from fasterseg.bench.scopes import bench_engine, busy, cell_of, first_run_ms, lanes_of
-from fasterseg.bench.streams import measure_streams
+from fasterseg.bench.streams import SharedEngine, bench_streams
 from fasterseg.bench.suite import Access, Candidate, Suite
 from fasterseg.cores import usable_cores
 from fasterseg.errors import EngineError, UsageError
@@ -75,7 +75,7 @@ def run_suite(
     candidates = _possible(suite, access, on_note)
     run = _Run(suite, access, on_note, render or render_frames, len(candidates))
     # Before anything is measured: a wrong file must not cost what was measured until then.
-    run.check_peers()
+    run.check_peers(candidates)
     if suite.interleave:
         run.measure_in_turn(candidates)
     else:
@@ -110,6 +110,7 @@ class _Opened:
     build_s: float
     frames: list[Frames]
     network: BareNetwork | None
+    shared: SharedEngine | None
 
 
 @dataclass(slots=True)
@@ -129,12 +130,12 @@ class _Run:
     frames: dict[tuple[Size, int], list[Frames]] = field(default_factory=dict)
     references: dict[tuple[Size, int], Labelled | None] = field(default_factory=dict)
 
-    def check_peers(self) -> None:
-        """Read the peers' files, and see that they fit every size."""
-        for peer in self.suite.peers:
-            file = self.files[peer.name] = PeerFile(peer)
-            for size in self.suite.sizes:
-                file.network(size, self.suite.batches[0])
+    def check_peers(self, candidates: Sequence[Candidate]) -> None:
+        """Read the peers' files, and see that they fit what is asked of them."""
+        self.files = {peer.name: PeerFile(peer) for peer in self.suite.peers}
+        for candidate in candidates:
+            if candidate.peer is not None:
+                self.files[candidate.peer].network(candidate.size, candidate.engine_batch)
 
     def measure(self, candidate: Candidate) -> None:
         """Add one cell, measured alone."""
@@ -150,7 +151,7 @@ class _Run:
                     cpu_time=suite.cpu_time,
                     network=opened.network,
                 )
-                if candidate.streams == 1
+                if candidate.streams == 1 and candidate.share is None
                 else self._streamed(opened, stack)
             )
             self._add(opened, cell)
@@ -198,6 +199,11 @@ class _Run:
         begin = time.perf_counter()
         engine = stack.enter_context(contextlib.closing(self._engine(candidate)))
         build_s = time.perf_counter() - begin
+        shared = None
+        if candidate.share is not None:
+            assert self.access.sharer is not None
+            shared = self.access.sharer(engine, candidate.share)
+            engine = stack.enter_context(contextlib.closing(shared)).open()
         self.device = self._device_of(candidate, engine)
         key = (candidate.size, candidate.batch)
         if key not in self.frames:
@@ -208,13 +214,13 @@ class _Run:
                 f"{self.device.name}: measuring, protocol {self.suite.protocol.name}"
             )
         network = self._network(candidate, engine) if self.suite.peers else None
-        return _Opened(candidate, engine, round(build_s, 3), self.frames[key], network)
+        return _Opened(candidate, engine, round(build_s, 3), self.frames[key], network, shared)
 
     def _engine(self, candidate: Candidate) -> Engine:
         if candidate.peer is None:
             return self.access.opener(candidate)
         file, threads = self.files[candidate.peer], self.suite.threads
-        return file.open(candidate.size, candidate.batch, candidate.device, threads)
+        return file.open(candidate.size, candidate.engine_batch, candidate.device, threads)
 
     def _network(self, candidate: Candidate, engine: Engine) -> BareNetwork | None:
         """The same network without what the boundary adds, where ONNX Runtime runs it here."""
@@ -243,22 +249,17 @@ class _Run:
         return None if graphs is None else graphs(candidate, engine.spec.precision, stage)
 
     def _streamed(self, opened: _Opened, stack: contextlib.ExitStack) -> Cell:
-        """The cell of several calls at the same time, on engines of their own."""
-        suite, candidate = self.suite, opened.candidate
+        """The cell of several calls at the same time, on engines of their own or on one."""
+        suite, candidate, shared = self.suite, opened.candidate, opened.shared
         first_ms = first_run_ms(opened.engine, opened.frames[0])
-        others = [
-            stack.enter_context(contextlib.closing(self._engine(candidate)))
-            for _ in range(candidate.streams - 1)
-        ]
-        times = measure_streams([opened.engine, *others], opened.frames, suite.protocol)
-        turns: dict[Scope, Turns] = {"host_to_labels": Turns(times.samples, ())}
-        cell = cell_of(opened.engine, opened.frames[0], turns, threads=suite.threads)
-        return replace(
-            cell,
-            streams=candidate.streams,
-            throughput_fps=times.calls_per_s * candidate.batch,
-            first_run_ms=first_ms,
+        engines = [opened.engine]
+        for _ in range(candidate.streams - 1):
+            more = self._engine(candidate) if shared is None else shared.open()
+            engines.append(stack.enter_context(contextlib.closing(more)))
+        cell = bench_streams(
+            engines, opened.frames, suite.protocol, threads=suite.threads, shared=shared
         )
+        return replace(cell, first_run_ms=first_ms)
 
     def _add(self, opened: _Opened, cell: Cell) -> None:
         """Keep a cell, with what is not a time of the engine alone."""
@@ -282,7 +283,7 @@ class _Run:
             if graph is not None:
                 layers = layer_times(graph, opened.frames, threads=self.suite.threads)
                 cell = replace(cell, layers=layers)
-        if self.access.film is not None and (candidate.batch, candidate.streams) == (1, 1):
+        if self.access.film is not None and candidate.is_single:
             self.on_note(f"{candidate}: end to end")
             film = self.access.film(engine)
             cell = replace(cell, end_to_end=film, warnings=(*cell.warnings, *film.warnings()))
@@ -334,8 +335,9 @@ class _Run:
         backend = reference_backend()
         tail = GRAPH if backend in CHOOSING else "auto"
         asked = replace(
-            opened.candidate, engine=backend, precision="fp32", device="cpu", streams=1, tail=tail
-        )
+            opened.candidate, engine=backend, precision="fp32", device="cpu", streams=1, tail=tail,
+            share=None,
+        )  # fmt: skip
         self.on_note(f"labels of the reference: {asked}")
         try:
             engine = self.access.opener(asked)

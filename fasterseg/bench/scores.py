@@ -65,5 +65,5 @@ def paired(records: Iterable[BenchRecord], scores: Sequence[Score]) -> list[tupl
         for score in scores
         if (score.model, score.engine, score.precision, score.size)
         == (record.model, cell.engine, cell.precision, str(cell.size))
-        and (cell.peer, cell.batch, cell.streams) == (None, 1, 1)
+        and (cell.peer, cell.batch, cell.streams, cell.sharing) == (None, 1, 1, None)
     ]

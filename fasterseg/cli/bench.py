@@ -4,11 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from fasterseg.cli.accuracy import accuracy, submission
+from fasterseg.cli.bench_options import (
+    DEFAULT_ENGINES,
+    DEFAULT_SIZES,
+    RESULTS,
+    BatchOption,
+    CpuTimeOption,
+    EnginesOption,
+    InterleaveOption,
+    MaxBatchOption,
+    MaxDelayOption,
+    PeersOption,
+    PerLayerOption,
+    PrecisionsOption,
+    ProtocolOption,
+    SaveOption,
+    ShareOption,
+    SizesOption,
+    StreamsOption,
+    TailsOption,
+    VideoLimitOption,
+    VideoOption,
+    VideoOutputOption,
+)
 from fasterseg.cli.bench_records import compare, report
 from fasterseg.cli.calibration import CALIBRATE_EPILOG, calibrate
 from fasterseg.cli.ops import OPS_EPILOG, ops
@@ -33,117 +56,19 @@ if TYPE_CHECKING:
 
     from fasterseg.bench.cells import EndToEnd
     from fasterseg.bench.records import BenchRecord
+    from fasterseg.bench.streams import Share
     from fasterseg.bench.suite import Access, Candidate, Graphs, Suite
     from fasterseg.bench.timing import TimingProtocol
     from fasterseg.graph.signature import Stage
     from fasterseg.runtime.base import Engine
     from fasterseg.runtime.select import EngineRequest
+    from fasterseg.stream.batching import SharedEngine
     from fasterseg.types import Precision
-
-DEFAULT_ENGINES = ("onnxruntime",)
-DEFAULT_SIZES = ("512x1024", "768x1536", "1024x2048")
-RESULTS = Path("benchmarks/results")
 
 app = new_app(
     "Time engines on this machine: median and percentiles of the model alone and from host frames "
     "to labels, with label agreement. Inputs change from run to run; warm-up is thrown away."
 )
-
-EnginesOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--engine",
-        metavar="NAME",
-        help="auto, a backend (onnxruntime, openvino, tensorrt, tensorrt-rtx, torch) or an engine "
-        "file (.onnx, .engine); give it again for more. "
-        f"Default: {', '.join(DEFAULT_ENGINES)}.",
-    ),
-]
-SizesOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--size",
-        metavar="HxW",
-        help="Frame size in pixels, height first; give it again for more. "
-        f"Default: {', '.join(DEFAULT_SIZES)}; that of engine files.",
-    ),
-]
-BatchOption = Annotated[
-    str, typer.Option(metavar="N,...", help="Frames per call; several joined by commas.")
-]
-StreamsOption = Annotated[
-    str,
-    typer.Option(
-        metavar="N,...",
-        help="Calls at the same time, each on an engine of its own; several joined by commas.",
-    ),
-]
-PrecisionsOption = Annotated[
-    str,
-    typer.Option(
-        metavar="TYPE,...",
-        help="auto (fp32 on a CPU, fp16 on a GPU), fp32, fp16, bf16 (openvino) or int8; several "
-        "joined by commas.",
-    ),
-]
-TailsOption = Annotated[
-    str,
-    typer.Option(
-        metavar="WHERE,...",
-        help="Upsampling and argmax on a CPU: native (our kernel), graph, or auto (native where "
-        "it is installed); several joined by commas.",
-    ),
-]
-PeersOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--peer",
-        metavar="FILE[:NAME]",
-        help="Another network's ONNX, a picture (N, 3, H, W) in and logits out; it is measured "
-        "behind the same boundary and as it is; give it again for more.",
-    ),
-]
-InterleaveOption = Annotated[
-    bool,
-    typer.Option(
-        "--interleave",
-        help="All engines and sizes open at once and run in turn: ratios hold on an unsteady "
-        "machine.",
-    ),
-]
-VideoOption = Annotated[
-    str | None,
-    typer.Option(metavar="VIDEO", help="Also end to end: this encoded video through each engine."),
-]
-VideoOutputOption = Annotated[
-    str, typer.Option(metavar="KIND", help="What --video writes: overlay, classmap or none.")
-]
-VideoLimitOption = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Frames of --video; default: all.")
-]
-PerLayerOption = Annotated[
-    bool,
-    typer.Option("--per-layer", help="Also the time of every operator (ONNX Runtime on the CPU)."),
-]
-ProtocolOption = Annotated[
-    str,
-    typer.Option(
-        help="full (2 s warm-up, >= 200 runs and 3 s), quick (1 s, >= 20 runs and 2 s) or row "
-        "(3 runs, >= 20 runs and 0.3 s). Stored; records of two protocols never compare."
-    ),
-]
-CpuTimeOption = Annotated[
-    bool,
-    typer.Option(
-        "--cpu-time",
-        help="Also the CPU time of the whole process per run, over all threads: steady on a "
-        "shared machine, above all with --threads 1.",
-    ),
-]
-SaveOption = Annotated[
-    bool,
-    typer.Option("--save", help=f"Append a record to {RESULTS}/<device>/ of the current folder."),
-]
 
 
 @app.callback(invoke_without_command=True, no_args_is_help=False, epilog=EPILOG)
@@ -155,6 +80,9 @@ def bench(
     precision: PrecisionsOption = "auto",
     batch: BatchOption = "1",
     streams: StreamsOption = "1",
+    share: ShareOption = False,
+    max_batch: MaxBatchOption = None,
+    max_delay_ms: MaxDelayOption = None,
     peer: PeersOption = None,
     interleave: InterleaveOption = False,
     video: VideoOption = None,
@@ -196,6 +124,7 @@ def bench(
         per_layer=per_layer,
         tails=tuple(name.strip() for name in tail.split(",")),
         pin=pin,
+        share=sharing(share, max_batch, max_delay_ms),
     )
     film = filming(video, video_output, video_limit) if video is not None else None
     record = run_suite(suite, access_to(model, suite, film), note)
@@ -265,6 +194,24 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, parts)))
 
 
+def sharing(share: bool, max_batch: int | None, max_delay_ms: float | None) -> Share | None:
+    """How streams share an engine; None where each has its own.
+
+    Raises:
+        UsageError: limits of batches without --share.
+    """
+    from fasterseg.bench.streams import Share
+    from fasterseg.errors import UsageError
+
+    given = {"max_batch": max_batch, "max_delay_ms": max_delay_ms}
+    limits = {name: value for name, value in given.items() if value is not None}
+    if share:
+        return Share(**limits)  # type: ignore[arg-type]
+    if limits:
+        raise UsageError("--max-batch and --max-delay-ms are limits of --share; add it")
+    return None
+
+
 def request_of(model: str, suite: Suite, candidate: Candidate) -> EngineRequest:
     """What is asked of `runtime.select` for one thing to measure."""
     from fasterseg.runtime.select import EngineRequest
@@ -275,7 +222,7 @@ def request_of(model: str, suite: Suite, candidate: Candidate) -> EngineRequest:
         precision=candidate.precision,
         device=candidate.device,
         size=candidate.size,
-        batch=candidate.batch,
+        batch=candidate.engine_batch,
         threads=suite.threads,
         tail=candidate.tail,
         pin=suite.pin and candidate.engine == "openvino",
@@ -295,7 +242,15 @@ def access_to(model: str, suite: Suite, film: Callable[[Engine], EndToEnd] | Non
         graphs=graphs_of(model),
         film=film,
         limits=PIXEL_AGREEMENT,
+        sharer=share_engine,
     )
+
+
+def share_engine(engine: Engine, share: Share) -> SharedEngine:
+    """An engine that several streams use; it stays open."""
+    from fasterseg.stream.batching import SharedEngine
+
+    return SharedEngine(engine, share.max_batch, share.max_delay_ms)
 
 
 def graphs_of(model: str) -> Graphs:

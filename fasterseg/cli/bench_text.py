@@ -36,6 +36,13 @@ NETWORK: Final = (
     "at 1/8 of the frame, with its normalisation. Peers have other weights and other accuracy: a "
     "ratio of times alone does not say which network to take."
 )
+STREAMS: Final = (
+    "streams: calls at the same time; host_to_labels is over all of them, waiting included, and "
+    '"slowest p99" is that of the stream where it is highest. one engine: all streams share '
+    "it, and frames that come together are run as one batch, of N at most, for which a frame "
+    "waits so many ms at most; fill: frames per batch over that N; waited: from a frame's arrival "
+    "to the start of its batch. Else each stream has an engine of its own."
+)
 END_TO_END: Final = (
     "end to end: from the encoded video to the written file; stages are medians in ms a frame. "
     "decode and prepare share a thread, finish and write another, so stages overlap."
@@ -47,6 +54,7 @@ def table(record: BenchRecord) -> list[str]:
     protocol = record.protocol
     warm_up = f"{protocol.warmup_s:g} s" if protocol.warmup_s else f"{protocol.warmup_runs} runs"
     with_network = any(cell.network for cell in record.cells)
+    with_streams = any(cell.streams > 1 or cell.sharing for cell in record.cells)
     return [
         f"{record.device.name} ({record.device.id}), {record.model}"
         + ("" if record.trained else " (untrained weights: times hold, labels mean nothing)"),
@@ -57,6 +65,7 @@ def table(record: BenchRecord) -> list[str]:
         "",
         SCOPES,
         *([NETWORK] if with_network else []),
+        *([STREAMS] if with_streams else []),
         *_ratios(record.cells),
         *_films(record.cells),
     ]
@@ -65,6 +74,11 @@ def table(record: BenchRecord) -> list[str]:
 def _cells(cells: Sequence[Cell]) -> list[str]:
     extra = {
         "streams": [str(cell.streams) for cell in cells],
+        "slowest p99": [_p99(cell.slowest_stream) for cell in cells],
+        "one engine": [cell.sharing.limits if cell.sharing else "-" for cell in cells],
+        "fill": [f"{cell.sharing.mean_fill:.0%}" if cell.sharing else "-" for cell in cells],
+        "waited p50": [_ms(cell.sharing.waited) if cell.sharing else "-" for cell in cells],
+        "waited p99": [_p99(cell.sharing.waited) if cell.sharing else "-" for cell in cells],
         "network p50": [_ms(cell.network) for cell in cells],
         "cpu p50": [_ms(cell.host_to_labels_cpu) for cell in cells],
     }
@@ -183,6 +197,10 @@ def _bounds(spread: RatioSpread | None) -> list[str]:
 
 def _ms(stats: LatencyStats | None) -> str:
     return "-" if stats is None else _number(stats.p50_ms)
+
+
+def _p99(stats: LatencyStats | None) -> str:
+    return "-" if stats is None else _number(stats.p99_ms)
 
 
 def _number(value: float) -> str:

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from fasterseg.arch.genotype import Genotype
+from fasterseg.arch.single import Single
 from fasterseg.arch.space import SearchSpace
 from fasterseg.bench.begin import Request, begin
 from fasterseg.bench.ops import Clocks, Progress
 from fasterseg.bench.tables import TableFile
+from fasterseg.graph.emit import EmitOptions
+from fasterseg.graph.single import emit_single
 from fasterseg.types import DeviceInfo, Size
 
 SIZE = Size(64, 128)
@@ -51,10 +53,10 @@ class Machine:
         """Its clocks."""
         return Clocks(wall=lambda: self.wall_ns, cpu=lambda: self.cpu_ns)
 
-    def open_graph(self, model: bytes) -> FakeGraph:
+    def open_graph(self, single: Single, options: EmitOptions) -> FakeGraph:
         """A graph that takes a fixed overhead and something for every node."""
         self.opened += 1
-        return FakeGraph(self, len(onnx.load_from_string(model).graph.node) * 100_000)
+        return FakeGraph(self, len(emit_single(single, options).graph.node) * 100_000)
 
 
 @dataclass

@@ -4,12 +4,15 @@ from dataclasses import replace
 
 import pytest
 
+from fasterseg.bench.cells import Sharing
 from fasterseg.bench.comparison import Basis, RatioSpread, check_regression, compare
 from fasterseg.bench.records import BenchRecord
 from fasterseg.bench.timing import FULL, QUICK
 from fasterseg.errors import PerformanceError, UsageError
 from fasterseg.types import LatencyStats, Size
 from tests.unit.bench.test_records import CELL, RECORD
+
+SHARING = Sharing(4, 2.5, 9, 0.75, LatencyStats.of([1.5]))
 
 
 def test_ratios_are_of_medians_and_come_with_their_spread() -> None:
@@ -27,12 +30,25 @@ def test_cells_pair_only_when_all_that_matters_is_the_same() -> None:
     strangers = (
         replace(CELL, threads=None),
         replace(CELL, streams=4),
+        replace(CELL, sharing=SHARING),
         replace(CELL, peer="STDC1"),
     )
     ratios = compare(
         replace(RECORD, cells=(small, CELL)), replace(RECORD, cells=(CELL, *strangers))
     )
     assert [(r.before, r.after) for r in ratios] == [(CELL, CELL)]
+
+
+def test_shared_engines_pair_where_their_limits_are_the_same() -> None:
+    shared = replace(CELL, streams=4, sharing=SHARING)
+    fuller = replace(shared, sharing=replace(SHARING, mean_fill=1.0, batches=3))
+    slower = replace(shared, sharing=replace(SHARING, max_delay_ms=50.0))
+    own = replace(CELL, streams=4)
+    (ratio,) = compare(
+        replace(RECORD, cells=(shared,)), replace(RECORD, cells=(own, slower, fuller))
+    )
+    assert (ratio.before, ratio.after) == (shared, fuller)
+    assert len({cell.title for cell in (own, shared, slower)}) == 3
 
 
 def test_clocks_are_not_mixed() -> None:

@@ -1,22 +1,25 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from fasterseg.bench.agreement import labels_of, with_agreement
-from fasterseg.bench.cells import EndToEnd
+from fasterseg.bench.cells import EndToEnd, Sharing
 from fasterseg.bench.engines import Frames, run_suite
 from fasterseg.bench.scopes import BoundEngine, bench_engine, busy
+from fasterseg.bench.streams import Share
 from fasterseg.bench.suite import Access, Candidate, Suite
 from fasterseg.bench.timing import TimingProtocol
 from fasterseg.errors import DeviceUnavailableError, EngineMismatchError, UsageError
 from fasterseg.labels import CAMVID
-from fasterseg.runtime.base import EngineSpec
+from fasterseg.runtime.base import Engine, EngineSpec
+from fasterseg.stream.gathering import SharingStats
 from fasterseg.types import LatencyStats, Precision, Size
 
 SIZE = Size(64, 96)
@@ -422,6 +425,91 @@ def test_streams_run_on_engines_of_their_own() -> None:
     assert all(engine.calls > 0 and engine.closed for engine in made)
     assert (cell.streams, cell.model) == (3, None)
     assert cell.fps_host_to_labels == cell.throughput_fps > 0
+
+
+class FakeShared:
+    """Streams take turns on the engine, and what is asked is kept."""
+
+    def __init__(self, engine: FakeEngine, share: Share) -> None:
+        self.max_batch, self.max_delay_ms = share.max_batch, share.max_delay_ms
+        self.events: list[str] = []
+        self.engine = engine
+        self.lock = threading.Lock()
+        self.calls = 0
+
+    def open(self) -> FakeEngine:
+        self.events.append("open")
+        stream = FakeEngine()
+        answer = stream.run
+
+        def run(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+            with self.lock:
+                self.calls += 1
+                self.engine.calls += 1
+            return answer(frames)
+
+        stream.run = run  # type: ignore[method-assign]
+        return stream
+
+    def statistics(self) -> SharingStats:
+        return SharingStats(self.calls, self.calls, 0.5, LatencyStats.of([2.0, 4.0]))
+
+    def restart_statistics(self) -> None:
+        self.events.append("restart")
+        self.calls = 0
+
+    def close(self) -> None:
+        assert not self.engine.closed, "the engine goes last"
+        self.events.append("close")
+
+
+def test_streams_share_one_engine_where_asked_to() -> None:
+    made: list[FakeEngine] = []
+    shared: list[FakeShared] = []
+
+    def opener(asked: Candidate) -> FakeEngine:
+        made.append(FakeEngine(backend=asked.engine))
+        made[-1].spec = replace(made[-1].spec, batch=asked.engine_batch)
+        return made[-1]
+
+    def sharer(engine: Engine, share: Share) -> FakeShared:
+        shared.append(FakeShared(cast("FakeEngine", engine), share))
+        return shared[-1]
+
+    def film(engine: Engine) -> EndToEnd:
+        raise AssertionError("one stream of a shared engine is no engine of its own")
+
+    asked = replace(suite("onnxruntime"), streams=(1, 3), share=Share(8, 2.5))
+    first, second = run(asked, Access(opener, sharer=sharer, film=film))
+    assert [engine.spec.batch for engine in made] == [1, 3], "more frames never meet"
+    assert all(engine.calls > 0 and engine.closed for engine in made)
+    assert [one.events for one in shared] == [
+        ["open", "restart", "close"],
+        ["open", "open", "open", "restart", "close"],
+    ]
+    assert (first.streams, second.streams, second.batch) == (1, 3, 1)
+    assert second.sharing == Sharing(
+        3, 2.5, second.sharing.batches, 0.5, LatencyStats.of([2.0, 4.0])
+    )
+    assert len(second.by_stream) == 3
+    assert sum(stats.count for stats in second.by_stream) == second.host_to_labels.count
+    assert second.fps_host_to_labels == second.throughput_fps > 0
+
+
+def test_an_engine_file_keeps_its_batch_whatever_the_streams() -> None:
+    asked = replace(suite("x.engine", "torch"), streams=(1, 4), share=Share(8))
+    batches_asked = [(c.engine, c.engine_batch) for c in asked.candidates()]
+    assert batches_asked == [("x.engine", 8), ("torch", 1), ("x.engine", 8), ("torch", 4)]
+    assert str(asked.candidates()[3]) == "torch auto 64x96, 4 streams, one engine"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"interleave": True}, "--interleave"), ({"batches": (2,)}, "--max-batch")],
+)
+def test_what_does_not_go_with_sharing_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        replace(suite("a"), share=Share(), **change).candidates()
 
 
 def test_streams_and_turns_exclude_each_other() -> None:

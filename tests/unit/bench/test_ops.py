@@ -10,6 +10,7 @@ import pytest
 
 from fasterseg.arch.latency import LatencyTable
 from fasterseg.arch.plan import plan
+from fasterseg.arch.single import PARTS, Single, single
 from fasterseg.bench.begin import (
     Request,
     begin,
@@ -25,7 +26,6 @@ from fasterseg.bench.tables import TableFile, table_path
 from fasterseg.bench.timing import ROW, CallLane, Samples, TimingProtocol
 from fasterseg.errors import ConfigError, UnknownNameError, UnsupportedError, UsageError
 from fasterseg.graph.emit import EmitOptions
-from fasterseg.graph.single import emit_single
 from fasterseg.types import Size
 from tests.unit.bench.table_fakes import DEVICE, SIZE, SPACE, Machine, ignore, new_table
 
@@ -120,7 +120,7 @@ def test_a_killed_run_keeps_its_rows_and_the_next_one_measures_the_rest(tmp_path
 
 
 def test_a_complete_table_is_not_measured_again(table: TableFile) -> None:
-    def refuse(model: bytes) -> Snippet:
+    def refuse(single: Single, options: EmitOptions) -> Snippet:
         raise AssertionError("opened")
 
     runs = len(table.runs)
@@ -256,7 +256,7 @@ def test_unknown_names_are_refused_before_anything_is_opened() -> None:
     with pytest.raises(UsageError, match="auto, graph, native"):
         Request(SIZE, tail="none").resolved()
     with pytest.raises(UnknownNameError, match="engine for single operators"):
-        snippet_opener("torch", "cpu", None)
+        snippet_opener("tensorrt", "cuda", None)
 
 
 def test_a_size_that_is_too_small_is_refused(tmp_path: Path) -> None:
@@ -290,9 +290,8 @@ def test_a_real_session_runs_an_operator() -> None:
     opener = snippet_opener("onnxruntime", "cpu", 1)
     for placed in WANTED:
         if placed.spec.op in ("input", "fuse", "output"):
-            for part in ("alone", "inside", "around"):
-                model = emit_single(placed, SIZE, part, EmitOptions())
-                snippet = opener(model.SerializeToString())
+            for part in PARTS:
+                snippet = opener(single(placed, SIZE, part), EmitOptions())
                 snippet.run()
                 snippet.close()
 
@@ -300,4 +299,4 @@ def test_a_real_session_runs_an_operator() -> None:
 @pytest.mark.onnx
 def test_a_gpu_is_refused_where_every_run_would_copy() -> None:
     with pytest.raises(UnsupportedError, match="--device cpu"):
-        snippet_opener("onnxruntime", "cuda", None)(b"")
+        snippet_opener("onnxruntime", "cuda", None)(single(WANTED[0], SIZE, "alone"), EmitOptions())

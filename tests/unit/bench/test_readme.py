@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fasterseg.bench.cells import Sharing
 from fasterseg.bench.readme import markdown, refresh, refreshed
 from fasterseg.errors import ConfigError, UsageError
 from fasterseg.types import LatencyStats
@@ -23,6 +24,17 @@ def test_a_row_says_what_was_measured() -> None:
     assert (
         "onnxruntime 1.31.1, model `tiny`, protocol `full`, 2026-11-22: [record](a.json)." in text
     )
+
+
+def test_streams_on_one_engine_are_told_apart() -> None:
+    shared = replace(
+        PLAIN, streams=4, throughput_fps=50.0,
+        sharing=Sharing(4, 2.5, 9, 0.75, LatencyStats.of([1.5])),
+    )  # fmt: skip
+    text = markdown(replace(RECORD, cells=(shared,)), "a.json")
+    row = "| onnxruntime fp32, 4 streams, one engine, at most 4 in 2.5 ms, CPU | 512x1024 |"
+    assert row in text
+    assert "| 50.0 |" in text
 
 
 def test_wrong_engines_and_warnings_are_told() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import fasterseg
-from fasterseg.bench.cells import Cell, EndToEnd, LayerTime
+from fasterseg.bench.cells import Cell, EndToEnd, LayerTime, Sharing
 from fasterseg.bench.records import BenchRecord, current_commit, now
 from fasterseg.bench.timing import FULL
 from fasterseg.errors import ConfigError, OutputError, UsageError
@@ -19,8 +19,8 @@ CELL_KEYS = {
     "engine", "precision", "device", "size", "batch", "tail", "threads",
     "model", "model_clock", "host_to_labels", "host_to_labels_cpu",
     "fps_model", "fps_host_to_labels", "cov_model", "cov_host_to_labels",
-    "network", "peer", "streams", "throughput_fps", "end_to_end", "verdict", "percentiles_ms",
-    "rounds_ms", "layers",
+    "network", "peer", "streams", "throughput_fps", "by_stream", "sharing", "end_to_end",
+    "verdict", "percentiles_ms", "rounds_ms", "layers",
     "label_agreement", "peak_rss_mb", "build_s", "first_run_ms", "warnings",
 }  # fmt: skip
 STATS_KEYS = {"count", "mean_ms", "std_ms", "min_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms"}
@@ -180,6 +180,8 @@ def test_everything_a_cell_may_hold_survives_json() -> None:
         peer="STDC1",
         streams=4,
         throughput_fps=99.5,
+        by_stream=(LatencyStats.of([30.0]), LatencyStats.of([40.0])),
+        sharing=Sharing(4, 2.5, 9, 0.75, LatencyStats.of([1.5])),
         network=LatencyStats.of([30.0]),
         verdict="wrong",
         end_to_end=film,
@@ -201,11 +203,12 @@ def test_a_list_of_numbers_takes_one_line() -> None:
 
 def test_records_written_before_are_read() -> None:
     new = {
-        "network", "peer", "streams", "throughput_fps", "end_to_end", "verdict", "percentiles_ms",
-        "rounds_ms", "layers",
+        "network", "peer", "streams", "throughput_fps", "by_stream", "sharing", "end_to_end",
+        "verdict", "percentiles_ms", "rounds_ms", "layers",
     }  # fmt: skip
     old = {key: value for key, value in CELL.to_json().items() if key not in new}
-    assert BenchRecord.from_json(changed(cells=[old]), "x").cells[0].streams == 1
+    cell = BenchRecord.from_json(changed(cells=[old]), "x").cells[0]
+    assert (cell.streams, cell.sharing, cell.slowest_stream) == (1, None, None)
 
 
 def test_commit_outside_a_checkout_is_the_version(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from fasterseg.bench.cells import LayerTime
+from fasterseg.bench.cells import LayerTime, Sharing
 from fasterseg.bench.scopes import percentiles
 from fasterseg.bench.scores import Score
 from fasterseg.errors import ConfigError
-from fasterseg.types import Size
+from fasterseg.types import LatencyStats, Size
 from tests.unit.bench.test_engines import film_of
 from tests.unit.bench.test_records import CELL, RECORD
 
@@ -107,6 +107,17 @@ def test_everything_measured_has_its_place() -> None:
         "Time per operator: onnxruntime fp32, 512x1024",
         "Accuracy against latency",
     ]
+
+
+def test_streams_have_a_table_with_and_without_an_engine_of_their_own() -> None:
+    slow = LatencyStats.of([70.0, 99.0])
+    own = replace(OURS, streams=2, throughput_fps=33.0, by_stream=(CELL.host_to_labels, slow))
+    shared = replace(own, sharing=Sharing(4, 2.5, 9, 0.756, LatencyStats.of([1.5])))
+    text = page(own, shared)
+    assert Page(text).headings.count("Several streams") == 1
+    assert "<td>2</td><td>no</td><td>33.0</td>" in text
+    assert "<td>2</td><td>at most 4 in 2.5 ms</td><td>33.0</td>" in text
+    assert "<td>84.50</td><td>98.71</td><td>76 %</td><td>9</td><td>1.50</td>" in text
 
 
 def test_what_was_not_measured_leaves_no_heading() -> None:

@@ -47,6 +47,13 @@ def test_calls_of_all_streams_are_counted_over_the_common_time() -> None:
     # Each call takes one tick of 1 ms, and one passes between calls: 3 calls in 6 ms.
     assert times.samples.wall_ms == (1.0, 1.0, 1.0)
     assert times.calls_per_s == pytest.approx(500.0)
+    assert [stats.p50_ms for stats in times.by_stream] == [1.0]
+
+
+def test_what_was_counted_while_warming_up_can_be_forgotten() -> None:
+    engine, calls = FakeEngine(), []
+    measure_streams([engine], batches(), PROTOCOL, on_warm=lambda: calls.append(engine.calls))
+    assert calls == [1]
 
 
 def test_streams_run_at_the_same_time() -> None:

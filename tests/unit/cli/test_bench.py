@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 
 from fasterseg.bench import engines
-from fasterseg.bench.cells import Cell
+from fasterseg.bench.cells import Cell, Sharing
 from fasterseg.bench.engines import Frames
 from fasterseg.bench.peers import Peer
 from fasterseg.bench.records import BenchRecord
+from fasterseg.bench.streams import Share
 from fasterseg.bench.suite import Access, Candidate, Suite
 from fasterseg.bench.timing import FULL, ROW, TimingProtocol
 from fasterseg.cli import bench, bench_text, main
+from fasterseg.cli.bench_options import DEFAULT_SIZES
 from fasterseg.cli.options import exit_code_of, note
 from fasterseg.errors import UsageError
 from fasterseg.runtime.base import Engine
@@ -71,9 +73,11 @@ class Bench:
             self.opened.append((asked.engine, asked.precision, asked.device, asked.size))
             on_note("a note of the opener")
             engine = asked.engine
-            return BoundFake() if engine == "onnxruntime" else FakeEngine(backend=engine)
+            made = BoundFake() if engine == "onnxruntime" else FakeEngine(backend=engine)
+            made.spec = replace(made.spec, size=Size(16, 96), batch=asked.engine_batch)
+            return made
 
-        return Access(open_one, film=film)
+        return Access(open_one, film=film, sharer=bench.share_engine)
 
     @staticmethod
     def _render(size: Size, batch: int) -> list[Frames]:
@@ -114,8 +118,8 @@ def test_an_engine_file_is_measured_at_its_own_size(program: Bench, tmp_path: Pa
     assert program("--engine", small, "--engine", "onnxruntime") == 0
     assert [tuple(map(str, suite.sizes)) for suite in program.suites] == [
         ("64x96",),
-        bench.DEFAULT_SIZES,
-        bench.DEFAULT_SIZES,
+        DEFAULT_SIZES,
+        DEFAULT_SIZES,
     ]
 
 
@@ -289,6 +293,8 @@ def test_opener_asks_the_runtime_for_one_model(monkeypatch: pytest.MonkeyPatch) 
         threads=2,
     )
     assert asked == [(expected, Size(64, 96))]
+    access.opener(Candidate("torch", "fp32", "cpu", Size(64, 96), streams=4, share=Share(4)))
+    assert asked[-1] == (replace(expected, batch=4), Size(64, 96))
     assert access.limits is PIXEL_AGREEMENT
     assert access.check is not None
     with pytest.raises(UsageError, match="int8"):
@@ -314,6 +320,48 @@ def test_graphs_are_those_of_the_model_where_onnx_runtime_runs_it(tmp_path: Path
 def test_lists_of_numbers_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--batch"):
         bench.numbers("--batch", text)
+
+
+@pytest.mark.parametrize(
+    ("options", "share"),
+    [
+        ("", None),
+        ("--share", Share(8, 5.0)),
+        ("--share --max-batch 4 --max-delay-ms 0", Share(4, 0.0)),
+    ],
+)
+def test_streams_share_an_engine_on_request(
+    program: Bench, options: str, share: Share | None
+) -> None:
+    assert program("--size", "64x96", "--streams", "1,2", *options.split()) == 0
+    (suite,) = program.suites
+    assert suite.share == share
+    # The reference has an engine of its own, the streams one in all or one each.
+    assert len(program.opened) == (3 if share is None else 2)
+
+
+def test_limits_of_batches_without_sharing_are_refused(
+    program: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert program("--max-batch", "4") == 2
+    assert "add it" in capsys.readouterr().err
+    assert program("--share", "--max-delay-ms", "-1") == 2
+
+
+def test_table_shows_how_an_engine_was_shared() -> None:
+    sharing = Sharing(4, 2.5, 9, 0.75, LatencyStats.of([1.5]))
+    slow = LatencyStats.of([90.0])
+    shared = replace(
+        CELL, streams=4, throughput_fps=50.0, by_stream=(CELL.host_to_labels, slow), sharing=sharing
+    )
+    own = replace(shared, sharing=None)
+    lines = bench_text.table(replace(RECORD, cells=(CELL, own, shared)))
+    assert lines[3].split("  ")[-1].strip() == "waited p99"
+    assert lines[4].split()[-6:] == ["1", "-", "-", "-", "-", "-"]
+    assert lines[5].split()[-6:] == ["4", "90.00", "-", "-", "-", "-"]
+    assert lines[6].endswith("at most 4 in 2.5 ms  75%   1.500       1.500")
+    assert any(line.startswith("streams:") for line in lines)
+    assert "one engine" not in "".join(bench_text.table(RECORD))
 
 
 def test_peers_are_files_with_names(program: Bench) -> None:
