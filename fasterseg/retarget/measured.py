@@ -20,9 +20,9 @@ from fasterseg.bench.nominal import is_nominal, same_times
 from fasterseg.bench.ops import Clocks, OnProgress, Progress
 from fasterseg.bench.quiet import TOLERANCE as QUIET
 from fasterseg.bench.quiet import Quiet, quiet_for
-from fasterseg.bench.tables import STATISTICS, Statistic, TableFile, Times
+from fasterseg.bench.tables import ON_DEVICE, Statistic, TableFile, Times
 from fasterseg.bench.timing import TimingProtocol
-from fasterseg.bench.whole import GROUP, NET, OpenNet, deployed, time_together
+from fasterseg.bench.whole import GROUP, OpenNet, deployed, time_together
 from fasterseg.cache import write_atomic
 from fasterseg.config import from_mapping
 from fasterseg.errors import ConfigError, UsageError
@@ -120,7 +120,7 @@ class Measurements:
         path: where measurements are kept; None keeps them in memory only.
         open_net: opens a network as it would be deployed; None does so with the table's engine.
         frames: one batch, uint8, (N, H, W, 3), BGR, that goes with `open_net`.
-        protocol: how much to run of each network in a pass.
+        protocol: how much to run of each network in a pass; None: see `whole.protocol_for`.
         clocks: what times are read from.
         on_progress: called after every few networks.
 
@@ -139,7 +139,7 @@ class Measurements:
         *,
         open_net: OpenNet | None = None,
         frames: NDArray[np.uint8] | None = None,
-        protocol: TimingProtocol = NET,
+        protocol: TimingProtocol | None = None,
         clocks: Clocks | None = None,
         on_progress: OnProgress = lambda _: None,
     ) -> None:
@@ -261,7 +261,7 @@ def load_measured(path: Path) -> dict[str, Measured]:
         raise ConfigError(f"{path} holds no measured networks; remove it and measure again")
     found = {key: from_mapping(one, Measured, f"{path}: {key[:12]}") for key, one in data.items()}
     for digest, one in found.items():
-        names = {f"{statistic}_ms" for statistic in STATISTICS}
+        names = {f"{statistic}_ms" for statistic in ON_DEVICE}
         if digest != one.genotype.digest() or any(names - times.keys() for times in one.times):
             raise ConfigError(f"{path}: {digest[:12]} was edited; remove it and measure again")
     return found

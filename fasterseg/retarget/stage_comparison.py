@@ -21,7 +21,7 @@ def draw_comparison(
 ) -> None:
     """Draw by the run's seed, measure, keep those of equal measured latency; write them down.
 
-    Those that the measurement rules out are written down as well.
+    Those that the measurement rules out, and those beyond what is wanted, are written down as well.
 
     Args:
         run: whose `compare_random` says how many.
