@@ -124,14 +124,14 @@ def choose(question: Question, on_note: Callable[[str], None]) -> str:
         on_note(f"auto: {first}, unmeasured ({VARIABLE}=off)")
         return first
     path = _path(question)
-    known = _remembered(path)
+    known = remembered(path)
     if known is None or known.engine not in question.names:
         on_note(
             f"auto: measuring {', '.join(question.names)} once for this device and network "
             f"(an --engine by name, or {VARIABLE}=off, measures nothing)"
         )
         known = resolve(MEASURERS, "measurer", "fastest")(question, on_note)
-        _remember(path, known, on_note)
+        remember(path, known, on_note, "auto")
     assert known is not None
     on_note(f"auto: {known.engine} ({known.why})")
     return known.engine
@@ -176,19 +176,20 @@ def _version(package: str) -> str | None:
     return importlib.metadata.version(brings[0]) if brings else None
 
 
-def _remembered(path: Path) -> Choice | None:
+def remembered(path: Path) -> Choice | None:
+    """A choice that was kept; None where it is not there, or not readable: measure again."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         choice = from_mapping(data, Choice, str(path))
     except (OSError, ValueError, ConfigError):
-        # Not there, or not readable: it is measured again.
         return None
     touch(path)
     return choice
 
 
-def _remember(path: Path, choice: Choice, on_note: Callable[[str], None]) -> None:
+def remember(path: Path, choice: Choice, on_note: Callable[[str], None], who: str) -> None:
+    """Keep a choice; where that fails it is told, and measured again next time."""
     try:
         write_atomic(path, (json.dumps(asdict(choice), indent=2) + "\n").encode())
     except OutputError as error:
-        on_note(f"auto: the choice cannot be kept ({error}); it is measured again next time")
+        on_note(f"{who}: the choice cannot be kept ({error}); it is measured again next time")
