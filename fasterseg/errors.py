@@ -85,6 +85,10 @@ class DeviceUnavailableError(EngineError):
     """The device asked for is not there, or the runtime gave another one."""
 
 
+class DeviceLostError(DeviceUnavailableError):
+    """The device failed in mid-run: what was computed is lost, and this process cannot use it."""
+
+
 class MissingExtraError(EngineError):
     """An optional package is not installed; the message is its install line."""
 

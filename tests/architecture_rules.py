@@ -40,7 +40,10 @@ OPEN_LAYERS: Final = frozenset({0, 1})
 NARROWED: Final[Mapping[str, tuple[str, ...]]] = {
     "arch": ("types",),
     "deploy": ("graph", "runtime"),
-    "nn": ("graph", "runtime.base", "runtime.cuda", "runtime.kernels"),
+    "nn": (
+        "graph", "runtime.base", "runtime.choice", "runtime.cuda_arrays", "runtime.driver",
+        "runtime.execution", "runtime.kernels", "runtime.plugins",
+    ),  # fmt: skip
     "search": ("nn",),
     "serve": ("stream",),
 }
@@ -63,7 +66,7 @@ IMPORTERS: Final[Mapping[str, tuple[str, ...]]] = {
         "serve.*", "retarget.*", "cli.*",
     ),
     "onnx": ("graph.*", "deploy.export"),
-    "onnxruntime": ("runtime.onnxrt",),
+    "onnxruntime": ("runtime.onnxrt*",),
     "openvino": ("runtime.openvino*",),
     "polygraphy": ("deploy.layers",),
     "prometheus_client": ("serve.*",),

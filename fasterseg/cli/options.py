@@ -130,7 +130,7 @@ PluginsOption = Annotated[
     str,
     typer.Option(
         metavar="auto|off",
-        help="Our TensorRT plugins: auto where their library is found, or off for standard layers.",
+        help="Our TensorRT plugins and CUDA kernels: auto where they are found, or off.",
     ),
 ]
 NoBuildOption = Annotated[

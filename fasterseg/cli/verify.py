@@ -86,8 +86,9 @@ def verify(
 ) -> None:
     """Compare two engines label by label on the same frames; exit code 5 below the threshold.
 
-    Backends run --model; A in fp32 with its tail in the graph, B in --precision with --tail. The
-    verdict of an engine file B is kept beside it as FILE.parity.json.
+    Backends run --model; A in fp32 with its tail in the graph (torch: on the CPU, where it is the
+    reference), B in --precision with --tail. The verdict of an engine file B is kept beside it as
+    FILE.parity.json.
 
     \b
     Examples:
@@ -142,7 +143,7 @@ def _open_pair(
     tail: str,
 ) -> tuple[tuple[EngineRequest, EngineRequest], tuple[Engine, Engine]]:
     """Both engines at one size: that of an engine file where there is one."""
-    from fasterseg.runtime.select import EngineRequest, engine_file, open_engine
+    from fasterseg.runtime.select import FROM_PLAN, EngineRequest, engine_file, open_engine
     from fasterseg.runtime.tail import CHOOSING, GRAPH
     from fasterseg.types import Size
 
@@ -151,6 +152,9 @@ def _open_pair(
     b = EngineRequest(model, candidate, precision, device, size, threads=threads, tail=tail)
     if engine_file(a) is None:
         a = replace(a, precision="fp32", tail=GRAPH if reference in CHOOSING else "auto")
+        if reference in FROM_PLAN:
+            # On a GPU it rearranges the network, as the candidates do.
+            a = replace(a, device="cpu")
         if engine_file(b) is not None:
             second = open_engine(b, source, note)
             return (a, b), (open_engine(replace(a, size=second.spec.size), source, note), second)

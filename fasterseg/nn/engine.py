@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -12,20 +13,22 @@ from torch import Tensor
 from fasterseg.arch.plan import Plan
 from fasterseg.errors import DeviceUnavailableError, UsageError
 from fasterseg.graph.weights import Weights
+from fasterseg.nn.cuda_engine import CudaEngine
 from fasterseg.nn.network import Network, upsample
 from fasterseg.nn.weights import from_arrays
 from fasterseg.preprocess import MEAN, STD
 from fasterseg.runtime.base import Device, EngineSpec, check_frames
 from fasterseg.types import Size
 
-_DTYPES: Final = {"fp32": torch.float32, "fp16": torch.float16}
+_DTYPES: Final = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class TorchEngine:
     """The torch network behind the engine boundary; see `runtime.base.Engine`.
 
     Everything is computed as written (batch norm not folded), so that it can serve as the
-    reference for the engines that rearrange.
+    reference for the engines that rearrange. On a GPU `build` gives one of those, `CudaEngine`;
+    the network as written is had there by `TorchEngine(network, spec, "cuda")`.
     """
 
     backend: Final = "torch"
@@ -42,9 +45,18 @@ class TorchEngine:
 
     @classmethod
     def build(
-        cls, plan: Plan, weights: Weights, spec: EngineSpec, device: str, threads: int | None
-    ) -> TorchEngine:
-        """Make the engine of a plan.
+        cls,
+        plan: Plan,
+        weights: Weights,
+        spec: EngineSpec,
+        device: str,
+        threads: int | None,
+        *,
+        plugins: str = "auto",
+        tuned: bool = True,
+        on_note: Callable[[str], None] = lambda line: None,
+    ) -> TorchEngine | CudaEngine:
+        """Make the engine of a plan: the reference on the CPU, the fast path on a GPU.
 
         Args:
             plan: the network.
@@ -52,10 +64,19 @@ class TorchEngine:
             spec: what the engine is to say of itself.
             device: "cpu" or "cuda".
             threads: CPU threads of torch, for the whole process; None leaves them.
+            plugins: "auto" or "off": whether our CUDA kernels are used on a GPU.
+            tuned: on a GPU, take the fastest way to run the network, measured once; False takes
+                the one that is fastest as a rule.
+            on_note: gets lines for people.
 
         Raises:
             WeightsError: the weights do not fit.
+            EngineError: see `CudaEngine.build`.
         """
+        if device == "cuda":
+            return CudaEngine.build(
+                plan, weights, spec, plugins=plugins, tuned=tuned, on_note=on_note
+            )
         if threads is not None:
             torch.set_num_threads(threads)
         network = Network(plan)

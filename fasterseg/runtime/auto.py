@@ -8,7 +8,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from fasterseg.runtime.base import Engine
+from fasterseg.errors import EngineError
+from fasterseg.registry import resolve
+from fasterseg.runtime.base import ENGINES, Engine
 from fasterseg.runtime.choice import Question, choose, installed
 from fasterseg.runtime.model import Model
 from fasterseg.runtime.request import (
@@ -23,6 +25,31 @@ from fasterseg.types import Size
 
 Opener = Callable[[EngineRequest, str], Engine]
 """Request, backend -> the engine that is asked for, in that backend."""
+
+
+def candidates(request: EngineRequest) -> list[str]:
+    """Backends that a model may run in as asked for, on this machine.
+
+    Args:
+        request: with its device decided.
+    """
+    return [
+        name
+        for name in installed(request.device)
+        if (request.precision != "bf16" or name in BF16_BACKENDS[request.device])
+        and (request.precision != "int8" or name not in FROM_PLAN)
+        and (request.tail == "auto" or name in CHOOSING)
+        and (request.tail != "native" or request.device == "cpu")
+        and (request.device == "cpu" or _runs_on(name, request.device))
+    ]
+
+
+def _runs_on(name: str, device: str) -> bool:
+    try:
+        resolve(ENGINES, "engine", name).resolve_device(device)
+    except EngineError:
+        return False
+    return True
 
 
 def fastest_for_model(
@@ -40,17 +67,12 @@ def fastest_for_model(
         EngineError: there is no backend for the request, or none can be opened.
     """
     precision = request.precision
-    names = [
-        name
-        for name in installed(request.device)
-        if (precision != "bf16" or name in BF16_BACKENDS)
-        and (precision != "int8" or name not in FROM_PLAN)
-        and (request.tail == "auto" or name in CHOOSING)
-    ]
+    names = candidates(request)
     reference = replace(request, device="cpu", precision="fp32", tail=GRAPH)
     ranges = model.load_ranges().sha256 if precision == "int8" else None
+    fallback = BF16_BACKENDS[request.device] if precision == "bf16" else (DEFAULT_BACKEND,)
     question = Question(
-        names=names or list(BF16_BACKENDS if precision == "bf16" else (DEFAULT_BACKEND,)),
+        names=names or list(fallback),
         open_one=lambda name: open_one(request, name),
         reference=lambda: open_one(reference, DEFAULT_BACKEND),
         facts={

@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import prod
 from types import ModuleType
 from typing import Any, Final
@@ -20,12 +19,13 @@ import numpy as np
 from cuda.bindings import runtime as api
 from numpy.typing import NDArray
 
-from fasterseg.errors import DeviceUnavailableError, EngineError, UsageError
-from fasterseg.runtime.base import CudaArray
+from fasterseg.errors import DeviceLostError, DeviceUnavailableError, EngineError
+from fasterseg.runtime.cuda_arrays import same_stream
 
 _OUT_OF_MEMORY: Final = 2
 _NO_DEVICE: Final = frozenset({35, 100})  # no driver (or too old a one), no device
-_DEFAULT_STREAMS: Final = frozenset({0, 1})
+_LOST: Final = frozenset({214, 220, 700, 702, 709, 710, *range(714, 720), 999})
+"""Errors after which no call of the process reaches the GPU again, as CUDA numbers them."""
 
 
 def check(result: tuple[Any, ...], doing: str) -> Any:
@@ -33,6 +33,7 @@ def check(result: tuple[Any, ...], doing: str) -> Any:
 
     Raises:
         DeviceUnavailableError: there is no GPU or no driver.
+        DeviceLostError: it failed in mid-run, for good.
         EngineError: anything else; the message has CUDA's name of it.
     """
     code = int(result[0])
@@ -49,6 +50,12 @@ def check(result: tuple[Any, ...], doing: str) -> Any:
         raise EngineError(
             f"the GPU's memory ran out while {doing} ({text}). Choose a smaller --size or --batch, "
             "or close what else uses the GPU (nvidia-smi lists it)"
+        )
+    if code in _LOST:
+        raise DeviceLostError(
+            f"the GPU failed while {doing}: {text} ({code}). What was computed is lost, and this "
+            "process cannot use the GPU any more; start again, and if it stays, look at dmesg and "
+            "update the driver"
         )
     raise EngineError(
         f"CUDA failed while {doing}: {text} ({code}). What was computed is lost; start again, and "
@@ -217,21 +224,6 @@ class Stream:
             check(api.cudaStreamDestroy(stream), "releasing a stream")
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceView:
-    """Somebody's array on the GPU.
-
-    Attributes:
-        pointer: its address.
-        shape: of the array.
-        stream: handle of the stream that its values come from, None where it is ready.
-    """
-
-    pointer: int
-    shape: tuple[int, ...]
-    stream: int | None
-
-
 def use_device(index: int = 0) -> None:
     """Make the primary context of a device the one of this thread.
 
@@ -241,43 +233,9 @@ def use_device(index: int = 0) -> None:
     check(api.cudaSetDevice(index), "choosing the GPU")
 
 
-def view(array: CudaArray, what: str, writable: bool = False) -> DeviceView:
-    """Read `__cuda_array_interface__`, and see that we can use the memory as it lies.
-
-    Args:
-        array: uint8, C-contiguous, on the GPU.
-        what: name for errors.
-        writable: we are to write into it.
-
-    Raises:
-        UsageError: it is not such an array.
-    """
-    facts = getattr(array, "__cuda_array_interface__", None)
-    if facts is None:
-        raise UsageError(
-            f"{what} is no array on the GPU ({type(array).__name__}): give one with "
-            "__cuda_array_interface__ (PyCUDA GPUArray, CuPy, torch on cuda), or call run()"
-        )
-    shape, kind = tuple(int(n) for n in facts["shape"]), np.dtype(facts["typestr"])
-    strides, (pointer, read_only) = facts.get("strides"), facts["data"]
-    if kind != np.uint8:
-        raise UsageError(f"{what} is {kind}, engines take and give uint8")
-    # Steps along axes of length 1 say nothing.
-    real = [] if strides is None else [s for s, n in zip(strides, shape, strict=True) if n > 1]
-    if strides is not None and real != [
-        prod(shape[axis + 1 :]) for axis, n in enumerate(shape) if n > 1
-    ]:
-        raise UsageError(f"{what} is not contiguous; copy it first (ascontiguousarray)")
-    if writable and read_only:
-        raise UsageError(f"{what} is read-only memory; give an array that may be written")
-    stream = facts.get("stream")
-    return DeviceView(int(pointer), shape, None if stream is None else int(stream))
-
-
 def order_after(stream: int, producer: int | None) -> None:
     """Let `stream` wait for what `producer` has got so far, where they are two."""
-    both_default = {stream, producer} <= _DEFAULT_STREAMS
-    if producer is None or producer == stream or both_default:
+    if producer is None or same_stream(stream, producer):
         return
     event = Event()
     try:

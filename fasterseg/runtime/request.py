@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,8 +18,8 @@ DEFAULT_BACKEND: Final = "onnxruntime"
 ONNX_BACKENDS: Final = ("onnxruntime", "openvino")
 """Backends that run ONNX files as they are."""
 
-BF16_BACKENDS: Final = ("openvino",)
-"""Backends that compute in bf16."""
+BF16_BACKENDS: Final[Mapping[str, tuple[str, ...]]] = {"cpu": ("openvino",), "cuda": ("torch",)}
+"""Device -> backends that compute in bf16 there."""
 
 STREAMING: Final = ("openvino",)
 """Backends with settings for streams and pinning."""
@@ -50,7 +51,7 @@ class EngineRequest:
         tail: "auto", "graph" or "native": where upsampling and argmax are done on a CPU.
         streams: frames that the engine computes at the same time, where it can.
         pin: keep the engine's threads on their cores, where it can.
-        plugins: "auto" or "off": whether TensorRT engines use ours.
+        plugins: "auto" or "off": whether engines use our TensorRT plugins and CUDA kernels.
         may_build: False: an engine that is not in the cache is an error.
     """
 
@@ -99,13 +100,29 @@ def _check_precision(request: EngineRequest) -> None:
             f"engine {request.engine} computes in floating point; int8 is run by onnxruntime "
             "and openvino: --engine onnxruntime --precision int8"
         )
-    if request.precision != "bf16":
+    if request.engine in ENGINES:
+        check_bf16(request.engine, request.precision, request.device)
+
+
+def check_bf16(engine: str, precision: str, device: str) -> None:
+    """Refuse bf16 of a backend that does not compute in it on a device.
+
+    Args:
+        engine: name of the backend.
+        precision: asked for; all but "bf16" pass.
+        device: "cpu", "cuda", or "auto" where it is not known yet.
+
+    Raises:
+        UsageError: it does not; the message says what does.
+    """
+    devices = [where for where, names in BF16_BACKENDS.items() if engine in names]
+    if precision != "bf16" or device in devices or (device == "auto" and devices):
         return
-    if request.engine in ENGINES and request.engine not in BF16_BACKENDS:
-        raise UsageError(
-            f"engine {request.engine} does not compute in bf16; openvino does, where the CPU can: "
-            "--engine openvino --precision bf16"
-        )
+    here = f" on {device}" if devices else ""
+    raise UsageError(
+        f"engine {engine} does not compute in bf16{here}; openvino does where the CPU can, and "
+        "torch on a GPU: --engine openvino --precision bf16, or --engine torch --device cuda"
+    )
 
 
 def _check_settings(request: EngineRequest) -> None:

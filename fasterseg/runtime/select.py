@@ -13,7 +13,7 @@ from fasterseg.errors import EngineError, EngineMismatchError, UsageError
 from fasterseg.graph.emit import EmitOptions
 from fasterseg.preprocess import engine_size
 from fasterseg.registry import resolve
-from fasterseg.runtime.auto import fastest_for_file, fastest_for_model
+from fasterseg.runtime.auto import candidates, fastest_for_file, fastest_for_model
 from fasterseg.runtime.base import ENGINES, SUFFIXES, Device, Engine, EngineSpec
 from fasterseg.runtime.driver import find_gpu
 from fasterseg.runtime.model import DEFAULT_MODEL, Model, resolve_model
@@ -30,6 +30,7 @@ from fasterseg.runtime.request import (
     PLUGIN_CHOICES,
     STREAMING,
     EngineRequest,
+    check_bf16,
     check_request,
     engine_file,
 )
@@ -123,7 +124,7 @@ def _backend_of(
             + (f", or fasterseg build {path}" if request.engine in COMPILED else "")
         )
     if request.precision == "bf16":
-        return BF16_BACKENDS[0]
+        return BF16_BACKENDS["cpu"][0]
     if request.engine != "auto" or request.device == "cuda" or find_gpu() is not None:
         return name
 
@@ -138,7 +139,7 @@ def _open(name: str, source: Path | bytes | Plan, device: str, request: EngineRe
     settings: dict[str, Any] = {}
     if name in STREAMING:
         settings = {"streams": request.streams, "pin": request.pin}
-    if name in BF16_BACKENDS and request.precision == "bf16":
+    if name in BF16_BACKENDS["cpu"] and request.precision == "bf16":
         settings["precision"] = "bf16"
     backend = resolve(ENGINES, "engine", name)
     engine: Engine = backend.open(source, device, request.threads, **settings)
@@ -187,14 +188,23 @@ def _open_model(
     size = request.size or engine_size(source_size, model.train_size)
     if request.engine != "auto":
         return _open_named(request, request.engine, model, size, on_note)
-    device = resolve(ENGINES, "engine", DEFAULT_BACKEND).resolve_device(request.device)
+    device = _auto_device(request)
     fixed = replace(request, device=device, precision=_precision(request, device), size=size)
 
     def open_one(asked: EngineRequest, name: str) -> Engine:
         return _open_named(asked, name, model, size, on_note)
 
     name = fastest_for_model(fixed, model, open_one, on_note)
-    return _open_named(request, name, model, size, on_note, chosen=True)
+    return _open_named(replace(request, device=device), name, model, size, on_note, chosen=True)
+
+
+def _auto_device(request: EngineRequest) -> str:
+    """Where auto looks for an engine: on the GPU, where there is one and something runs on it."""
+    on_gpu = replace(request, device="cuda")
+    if request.device != "cpu" and find_gpu() is not None and candidates(on_gpu):
+        return "cuda"
+    found: str = resolve(ENGINES, "engine", DEFAULT_BACKEND).resolve_device(request.device)
+    return found
 
 
 def _open_named(
@@ -210,6 +220,7 @@ def _open_named(
     backend = resolve(ENGINES, "engine", name)
     device = backend.resolve_device(request.device)
     precision = _precision(request, device)
+    check_bf16(name, precision, device)
     emitted: Precision = "fp32" if precision == "bf16" else precision
     options = EmitOptions(precision=emitted, batch=request.batch, inline=name == "openvino")
     if precision == "int8":
@@ -222,9 +233,14 @@ def _open_named(
     )
     if name in FROM_PLAN:
         network = plan(model.genotype, size)
-        spec: EngineSpec = describe(model, size, options)
         built: Engine = backend.build(
-            network, model.load_weights(network), spec, device, request.threads
+            network,
+            model.load_weights(network),
+            replace(describe(model, size, options), precision=precision),
+            device,
+            request.threads,
+            plugins=request.plugins,
+            on_note=on_note,
         )
         return built
 

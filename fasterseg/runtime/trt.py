@@ -13,10 +13,12 @@ from fasterseg.errors import DeviceUnavailableError, EngineMismatchError, UsageE
 from fasterseg.graph.precision import Profile
 from fasterseg.registry import resolve
 from fasterseg.runtime.base import CudaArray, Device, EngineSpec, check_frames, check_labels
+from fasterseg.runtime.cuda_arrays import view_both
 from fasterseg.runtime.driver import Gpu, require_gpu
+from fasterseg.runtime.execution import Execution
 from fasterseg.runtime.plan_files import Plan, PlanFacts, read_facts, read_plan
 from fasterseg.runtime.plugins import PLUGINS, open_kernels, open_plugins, register
-from fasterseg.runtime.trt_execution import Enqueuer, Execution, Names
+from fasterseg.runtime.trt_execution import Enqueuer, Names
 from fasterseg.runtime.trt_log import Messages, new_logger
 from fasterseg.runtime.trt_surface import Api, Context, CudaEngine, load_api, version_numbers
 from fasterseg.runtime.trt_target import RTX, system_name
@@ -139,14 +141,7 @@ class TensorRtEngine:
             EngineError: the runtime refuses.
         """
         engine = self._open_engine()
-        taken = self._cuda.view(frames, "frames")
-        given = self._cuda.view(labels, "labels", writable=True)
-        check_frames(self.spec, np.broadcast_to(np.uint8(0), taken.shape))
-        if given.shape != taken.shape[:3]:
-            raise UsageError(
-                f"labels of {taken.shape[0]} frames of {taken.shape[1:3]} have the shape "
-                f"{taken.shape[:3]}, not {given.shape}"
-            )
+        taken, given = view_both(frames, labels, self.spec)
         if self._foreign is None:
             # A context of its own: the graphs of `run` stay as they were captured.
             self._foreign = self._new_enqueuer(engine)

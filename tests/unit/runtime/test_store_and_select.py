@@ -152,6 +152,12 @@ def test_a_dynamic_engine_file_takes_the_default_size(tmp_path: Path) -> None:
         ({"device": "tpu"}, UsageError, "auto, cpu, cuda"),
         ({"precision": "fp8"}, UsageError, "fp16"),
         ({"precision": "bf16", "engine": "onnxruntime"}, UsageError, "--engine openvino"),
+        ({"precision": "bf16", "engine": "torch"}, UsageError, "on cpu.*--device cuda"),
+        (
+            {"precision": "bf16", "engine": "openvino", "device": "cuda"},
+            UsageError,
+            "on cuda.*--engine torch",
+        ),
         ({"precision": "int8", "engine": "torch"}, UsageError, "onnxruntime and openvino"),
         ({"tail": "cpu"}, UsageError, "auto, graph, native"),
         ({"tail": "native", "engine": "torch"}, UsageError, "onnxruntime and openvino"),

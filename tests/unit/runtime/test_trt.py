@@ -127,6 +127,15 @@ def test_a_size_outside_the_engines_range_is_told_with_the_runtimes_words(bench:
     assert engine.run(frames(1)).shape == (1, *SIZE)
 
 
+def test_a_refused_size_between_good_ones_leaves_the_engine_usable(bench: Bench) -> None:
+    bench.api._engine["takes"] = lambda shape: shape[1] <= 64
+    engine = bench.open(emit=EmitOptions(precision="fp16", dynamic=True))
+    engine.run(frames(1))
+    with pytest.raises(UsageError, match="outside the profile"):
+        engine.run(frames(1, size=(128, 96)))
+    assert np.array_equal(engine.run(frames(2)), expected(frames(2)))
+
+
 def test_a_context_that_cannot_be_captured_runs_step_by_step(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
