@@ -18,6 +18,7 @@ from fasterseg.cli.foreign import (
     ScaleOption,
     StdOption,
     contract_of,
+    order_of,
     wrap_foreign,
 )
 from fasterseg.cli.options import (
@@ -28,10 +29,17 @@ from fasterseg.cli.options import (
     note,
     parse_size,
 )
+from fasterseg.cli.triton import (
+    FormatOption,
+    QueueDelayOption,
+    ServerDeviceOption,
+    refuse,
+    serve,
+    serve_foreign,
+    serving_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from fasterseg.graph.precision import Profile
     from fasterseg.types import Precision, Size
 
@@ -40,12 +48,18 @@ def export(
     source: Annotated[
         str | None,
         typer.Argument(
-            metavar="MODEL|RECIPE.toml", help="Model name, genotype, or recipe; none with --from."
+            metavar="MODEL|RECIPE.toml|ENGINE",
+            help="Model name, genotype, or recipe; for --format triton an engine file (.onnx, "
+            ".engine), too. None with --from.",
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="The .onnx file to write.")
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE|FOLDER", help="The .onnx file, or the repository."
+        ),
     ] = None,
+    format_: FormatOption = "onnx",
     size: SizeOption = None,
     precision: Annotated[
         str | None,
@@ -65,7 +79,17 @@ def export(
             metavar="FILE", help="Activation ranges for int8 (fasterseg calibrate) of your own."
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Frames per call.")] = 1,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Frames per call; default 1. With --format triton the most there may be; "
+            "default 4.",
+        ),
+    ] = None,
+    device: ServerDeviceOption = None,
+    queue_delay_ms: QueueDelayOption = None,
     stages: Annotated[
         str,
         typer.Option(
@@ -97,6 +121,9 @@ def export(
     take it as they take ours. Its logits are enlarged bilinearly, corners aligned; a network that
     enlarges them in another way does so itself and is exported with full-size logits (scale 1).
 
+    With --format triton, write a model of a Triton Inference Server repository instead:
+    configuration, class names, and a README that says how to start the server and send a frame.
+
     \b
     Examples:
       fasterseg export fasterseg-camvid --size 360x640 -o engine.onnx
@@ -106,6 +133,8 @@ def export(
       fasterseg export fasterseg-camvid --stages network -o bare.onnx
       fasterseg export --from pidnet.onnx --classes cityscapes --size 512x1024 -o wrapped.onnx
       fasterseg export --from net.onnx --classes names.txt --mean 0.5 --std 0.5 --channel-order bgr
+      fasterseg export fasterseg-camvid --format triton --size 360x640 -o models/
+      fasterseg export student.engine --format triton -o models/
     """  # noqa: D301 - \b is Click's mark for a block that must not be wrapped
     from fasterseg.errors import UsageError
 
@@ -113,13 +142,23 @@ def export(
         "--classes": classes, "--mean": mean, "--std": std, "--channel-order": channel_order,
         "--scale": scale, "--layout": layout, "--logits": logits,
     }  # fmt: skip
+    serving = serving_of(format_, device, batch, queue_delay_ms)
+    if serving is not None:
+        other = {"--stages": stages if stages != "labels" else None, "--profile": profile}
+        refuse("not with --format triton, which serves labels by ONNX Runtime", other)
     if from_ is None:
-        _refuse("only with --from FILE.onnx, for another network", told)
+        refuse("only with --from FILE.onnx, for another network", told)
         if source is None:
             raise UsageError("name a model or a recipe, or another network: --from FILE.onnx")
+        if serving is not None:
+            serve(
+                source, output, serving, size=parse_size(size), precision=precision,
+                ranges=ranges, dynamic=dynamic, overwrite=overwrite,
+            )  # fmt: skip
+            return
         _export_model(
             source, output, parse_size(size), precision, profile, ranges, overwrite,
-            stages=stages, batch=batch, dynamic=dynamic, inline=inline,
+            stages=stages, batch=batch or 1, dynamic=dynamic, inline=inline,
         )  # fmt: skip
         return
     if source is not None:
@@ -128,20 +167,15 @@ def export(
         "--precision": precision, "--profile": profile, "--ranges": ranges,
         "--dynamic": dynamic or None,
     }  # fmt: skip
-    _refuse("only for models of ours; a wrapped network keeps the numbers of its file", ours)
-    wrap_foreign(
-        from_, output, contract_of(mean, std, channel_order, scale, layout, logits),
-        classes=classes, size=size, batch=batch, stage=stages, inline=inline, overwrite=overwrite,
+    refuse("only for models of ours; a wrapped network keeps the numbers of its file", ours)
+    order = order_of(
+        from_, contract_of(mean, std, channel_order, scale, layout, logits), classes=classes,
+        size=size, batch=batch or 1, stage=stages, inline=inline,
     )  # fmt: skip
-
-
-def _refuse(reason: str, options: Mapping[str, object]) -> None:
-    """Refuse options that the other way of exporting would ignore."""
-    from fasterseg.errors import UsageError
-
-    given = [name for name, value in options.items() if value is not None]
-    if given:
-        raise UsageError(f"{', '.join(given)}: {reason}")
+    if serving is not None:
+        serve_foreign(order, output, serving, overwrite)
+        return
+    wrap_foreign(order, output, overwrite)
 
 
 def _export_model(

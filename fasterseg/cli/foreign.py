@@ -11,6 +11,7 @@ import typer
 from fasterseg.cli.options import note, parse_size
 
 if TYPE_CHECKING:
+    from fasterseg.deploy.export import Wrapping
     from fasterseg.graph.foreign import ChannelOrder, Contract, Layout
 
 FromOption = Annotated[
@@ -72,9 +73,8 @@ LogitsOption = Annotated[
 ]
 
 
-def wrap_foreign(
+def order_of(
     source: Path,
-    output: Path | None,
     contract: Contract,
     *,
     classes: str | None,
@@ -82,17 +82,20 @@ def wrap_foreign(
     batch: int,
     stage: str,
     inline: bool,
-    overwrite: bool,
-) -> None:
-    """Write a wrapped network and tell what it became."""
+) -> Wrapping:
+    """What is told of another network.
+
+    Raises:
+        UsageError: a value cannot be right.
+    """
     from fasterseg.deploy.classes import read_classes
-    from fasterseg.deploy.export import Wrapping, export_foreign
+    from fasterseg.deploy.export import Wrapping
     from fasterseg.errors import UsageError
     from fasterseg.graph.wrapping import STAGES
 
     if stage not in STAGES:
         raise UsageError(f"--stages {stage} is not for --from; take {' or '.join(STAGES)}")
-    order = Wrapping(
+    return Wrapping(
         source=source,
         labels=None if classes is None else read_classes(classes),
         contract=contract,
@@ -101,6 +104,12 @@ def wrap_foreign(
         stage=stage,
         inline=inline,
     )
+
+
+def wrap_foreign(order: Wrapping, output: Path | None, overwrite: bool) -> None:
+    """Write a wrapped network and tell what it became."""
+    from fasterseg.deploy.export import export_foreign
+
     target, spec = export_foreign(order, output, overwrite)
     print(target)
     note(
