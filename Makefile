@@ -13,11 +13,18 @@ NATIVE := build/native
 NATIVE_SOURCES := $(wildcard cpp_plugins/CMakeLists.txt cpp_plugins/cpu/*)
 CUDA_ARCHITECTURES ?=
 CAMVID ?=
+CLIP ?=
+SHARED ?=
+MODELS ?=
+OUT ?=
+STEPS ?=
+COMMIT ?=
+FRESH ?=
 MINUTES ?= 60
 CHECKS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check check-static format native plugins golden tables bench evidence train-more verify-tensorrt gpu clean
+.PHONY: help setup demo test test-slow check check-static format native plugins golden tables bench evidence train-more verify-tensorrt gpu-pack gpu clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -101,11 +108,17 @@ verify-tensorrt: $(BIN)/.ready ## with TensorRT and a GPU: build, compare, time,
 	-$(BIN)/python -c 'import tensorrt, cuda.bindings' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[tensorrt]'
 	$(BIN)/python benchmarks/verify_tensorrt.py $(if $(CAMVID),--camvid '$(CAMVID)')
 
-gpu: ## on a machine with a GPU (python3 with torch and pytest, nvcc; nothing installed): kernels against the reference, their times; records go to OUT=FOLDER, else benchmarks/evidence
+ifeq ($(CAMVID),)
+gpu-pack: ## what make gpu needs beside the tree, into gpu-pack/ (ignored, <= 50 MB): make gpu-pack CAMVID=FOLDER CLIP=drive.mp4
+	@echo 'make gpu-pack needs the CamVid folder (val.txt, test.txt, pictures, label maps): CAMVID=FOLDER; also CLIP=FILE for real frames, SHARED=FOLDER for fixtures, MODELS="name ..."' >&2; exit 2
+else
+gpu-pack: $(TEST_BIN)/.ready
+	$(TEST_BIN)/python benchmarks/gpu_pack.py --camvid '$(CAMVID)' $(if $(CLIP),--clip '$(CLIP)') $(if $(SHARED),--shared '$(SHARED)') $(foreach model,$(MODELS),--model '$(model)')
+endif
+
+gpu: ## on a machine with a GPU (python3 with torch and pytest, nvcc; nothing installed): kernels, parity, every engine timed, in 9 minutes; the same again goes on; STEPS=parity,bench FRESH=1 OUT=FOLDER COMMIT=HASH
 	@$(PYTHON) -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'make gpu needs a GPU: torch finds none')"
-	PYTHONPATH=. $(PYTHON) benchmarks/evidence.py run kernels-gpu harness-gpu $(if $(OUT),--folder '$(OUT)')
-	PYTHONPATH=. $(PYTHON) -m pytest -q -s -m 'gpu and bench' tests/gpu
-	if command -v compute-sanitizer >/dev/null; then PYTHONPATH=. compute-sanitizer --error-exitcode 1 $(PYTHON) -m pytest -q -m 'gpu and not bench' tests/gpu/test_kernels.py; else echo 'compute-sanitizer was not found: not run'; fi
+	PYTHONPATH=. $(PYTHON) benchmarks/gpu.py run $(if $(OUT),'$(OUT)') $(if $(STEPS),--steps '$(STEPS)') $(if $(COMMIT),--commit '$(COMMIT)') $(if $(FRESH),--fresh)
 
 clean: ## remove environments and outputs
 	rm -rf $(ENV) $(TEST_ENV) demo .mypy_cache .ruff_cache .pytest_cache

@@ -99,6 +99,24 @@ CHECKS: Final = (
     ),
     Check("kernels-gpu", ("tests/gpu/test_kernels.py",), (), "cuda", "equal the reference"),
     Check(
+        "torch-gpu",
+        (
+            "tests/gpu/test_fused_gpu.py",
+            "tests/gpu/test_cuda_engine_gpu.py",
+            "tests/gpu/test_snippet_gpu.py",
+        ),
+        (),
+        "cuda",
+        "labels equal the reference",
+    ),
+    Check(
+        "torch-gpu-logic",
+        ("tests/unit/nn/test_fused.py", "tests/unit/nn/test_lanes.py"),
+        (),
+        "cpu",
+        "launches, lanes and emulated kernels give the reference's labels on CPU",
+    ),
+    Check(
         "plugins-compiled",
         (f"{CPP}/test_plugins_build.py",),
         ("test_library_exports_what_tensorrt_asks_for_and_its_version_only",),
@@ -133,7 +151,7 @@ ROWS: Final = (
     Row("ONNX Runtime, CUDA", engine=("onnxruntime", "cuda")),
     Row("OpenVINO, CPU", engine=("openvino", "cpu")),
     Row("torch, CPU", engine=("torch", "cpu"), runs=("torch-cpu",)),
-    Row("torch, CUDA", engine=("torch", "cuda")),
+    Row("torch, CUDA", engine=("torch", "cuda"), runs=("torch-gpu",), lesser=("torch-gpu-logic",)),
     Row("TensorRT", engine=("tensorrt", "cuda"), lesser=("tensorrt-calls", "tensorrt-logic")),
     Row("TensorRT-RTX", engine=("tensorrt-rtx", "cuda"), lesser=("rtx-build",)),
     Row(

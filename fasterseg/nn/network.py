@@ -31,6 +31,8 @@ class Network(nn.Module):
         self.nodes = tuple(n for n in plan.nodes if n.role not in ("input", "output"))
         for node in self.nodes:
             add_at(self, node.role, Block(node.spec))
+        # Cached now: their lock would cut the graph of torch.compile in two (Python 3.11).
+        assert plan.by_role, plan.last_use
 
     def block(self, role: str) -> Block:
         """The block of a role."""
