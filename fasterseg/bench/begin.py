@@ -14,21 +14,32 @@ from fasterseg.bench import device as machine
 from fasterseg.bench.draw import draw
 from fasterseg.bench.records import current_commit
 from fasterseg.bench.snippets import SNIPPETS
-from fasterseg.bench.tables import STATISTICS, Statistic, TableFile, table_path
-from fasterseg.bench.timing import ROW
+from fasterseg.bench.tables import (
+    DEVICE_CLOCK,
+    STATISTICS,
+    TableFile,
+    statistics_of,
+    table_path,
+)
+from fasterseg.bench.timing import DEVICE_ROW, ROW
 from fasterseg.config import load_toml
 from fasterseg.errors import ConfigError, UnknownNameError, UsageError
 from fasterseg.graph.stand_in import SOURCE as STAND_IN
 from fasterseg.registry import resolve, unknown
 from fasterseg.runtime.base import ENGINES
-from fasterseg.runtime.tail import GRAPH, TAILS, Finish, stage_for
+from fasterseg.runtime.tail import CHOOSING, GRAPH, TAILS, Finish, stage_for
 from fasterseg.types import DeviceInfo, Precision, Size
 
 _PRECISIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "onnxruntime": ("fp32", "fp16", "int8"),
     "openvino": ("fp32", "fp16", "bf16", "int8"),
+    "torch": ("fp32", "fp16", "bf16"),
 }
 """Backend -> precisions that single operators are written and computed in."""
+
+CONDITIONS: Final[Mapping[str, str]] = {"torch": "fasterseg.nn.snippet:conditions"}
+"""Backend with a last step of its own -> (device, precision) -> conditions of its tables: `tail`
+and, where it has one, `clock` and what belongs to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +94,11 @@ class Request:
             )
         if self.tail not in TAILS:
             raise UsageError(f"--tail {self.tail} is not one of {', '.join(TAILS)}")
+        if self.tail != "auto" and self.backend not in CHOOSING:
+            raise UsageError(
+                f"engine {self.backend} has a last step of its own; --tail is for "
+                f"{' and '.join(sorted(CHOOSING))}"
+            )
         device = resolve(ENGINES, "engine", self.backend).resolve_device(self.device)
         chosen = "fp16" if device == "cuda" else "fp32"
         precision = chosen if self.precision == "auto" else self.precision
@@ -119,15 +135,22 @@ def begin(request: Request, device: DeviceInfo, space: SearchSpace | None) -> Ta
         space: what the rows will be for; None for single networks, which need no calibration.
 
     Raises:
-        UsageError: the size is too small, or the space too small for a draw.
+        UsageError: the size is too small, the space too small for a draw, or the clock has no
+            such statistic.
     """
     conditions = {
         "device": request.device,
         "threads": request.threads,
-        "tail": tail_name(request.tail, request.device),
+        **conditions_of(request, request.tail),
     }
     if request.precision == "int8":
         conditions["ranges"] = STAND_IN
+    known = statistics_of(conditions)
+    if request.statistic not in known:
+        raise UsageError(
+            f"{request.statistic} is CPU time, which a GPU's clock does not know; choose "
+            f"--statistic {' or '.join(known)}"
+        )
     networks = draw(space, request.size, request.seed).to_json() if space else None
     return TableFile(
         path=request.path_on(device),
@@ -136,8 +159,8 @@ def begin(request: Request, device: DeviceInfo, space: SearchSpace | None) -> Ta
         precision=cast("Precision", request.precision),
         size=request.size,
         batch=request.batch,
-        protocol=ROW,
-        statistic=cast("Statistic", request.statistic),
+        protocol=DEVICE_ROW if conditions.get("clock") == DEVICE_CLOCK else ROW,
+        statistic=request.statistic,
         granularity="inside",
         conditions=conditions,
         space=space,
@@ -160,7 +183,7 @@ def check_continues(file: TableFile, device: DeviceInfo, request: Request) -> No
     """
     # A table keeps the tail it was begun with, unless another one is asked for.
     tail = request.tail if request.tail != "auto" else tail_asked(file)
-    file.table().check(device.id, **request.settings(), tail=tail_name(tail, str(request.device)))
+    file.table().check(device.id, **request.settings(), **conditions_of(request, tail))
     old, new = (info.runtimes.get(file.backend) for info in (file.device, device))
     if old != new:
         raise UsageError(
@@ -186,7 +209,28 @@ def request_of(file: TableFile) -> Request:
 
 def tail_asked(file: TableFile) -> str:
     """The tail that a table's rows were measured with, as it is asked for."""
+    if file.backend not in CHOOSING:
+        return "auto"
     return "graph" if file.conditions.get("tail", GRAPH) == GRAPH else "native"
+
+
+def conditions_of(request: Request, tail: str) -> dict[str, Any]:
+    """What rows depend on besides the settings of a request.
+
+    Args:
+        request: resolved.
+        tail: "graph", "native" or "auto".
+
+    Raises:
+        UsageError: the backend does not compute in that precision on the device.
+        EngineError: the native tail, and its library cannot be used.
+    """
+    if request.backend in CHOOSING:
+        return {"tail": tail_name(tail, request.device)}
+    found: dict[str, Any] = resolve(CONDITIONS, "engine", request.backend)(
+        request.device, request.precision
+    )
+    return found
 
 
 def tail_name(tail: str, device: str) -> str:

@@ -34,9 +34,9 @@ from fasterseg.bench.fit import (
 from fasterseg.bench.ops import Clocks, OnProgress, Progress, begin_run
 from fasterseg.bench.quiet import Quiet
 from fasterseg.bench.records import current_commit, now
-from fasterseg.bench.tables import GRANULARITIES, STATISTICS, Granularity, Statistic, TableFile
+from fasterseg.bench.tables import GRANULARITIES, Granularity, Statistic, TableFile
 from fasterseg.bench.timing import TimingProtocol
-from fasterseg.bench.whole import GROUP, NET, OpenNet, time_together
+from fasterseg.bench.whole import GROUP, OpenNet, protocol_for, time_together
 from fasterseg.errors import MissingLatencyError, UnknownNameError
 from fasterseg.registry import unknown
 
@@ -65,7 +65,7 @@ def measure_nets(
     frames: NDArray[np.uint8],
     on_progress: OnProgress,
     *,
-    protocol: TimingProtocol = NET,
+    protocol: TimingProtocol | None = None,
     limit_s: float | None = None,
     clocks: Clocks | None = None,
     quiet: Quiet | None = None,
@@ -78,7 +78,7 @@ def measure_nets(
         open_net: opens one in the table's backend, as it would be deployed.
         frames: one batch, uint8, (N, H, W, 3), BGR.
         on_progress: called after every few networks.
-        protocol: how much to run of each in a pass.
+        protocol: how much to run of each in a pass; None: see `whole.protocol_for`.
         limit_s: begin no further ones after so many seconds.
         clocks: what times are read from.
         quiet: repeats those during which the machine was disturbed; None takes them as they come.
@@ -90,16 +90,16 @@ def measure_nets(
         UsageError: the networks finish elsewhere than the row of the output did.
         EngineError: one cannot be opened.
     """
-    clocks = clocks or Clocks()
+    clocks, wanted = clocks or Clocks(), protocol or protocol_for(file)
     groups = [group for number in range(PASSES) for group in _groups(file, drawn, number)]
     total = left = sum(map(len, groups))
     begin = clocks.wall()
     if groups:
-        begin_run(file, "networks", protocol, quiet)
+        begin_run(file, "networks", wanted, quiet)
     for group in groups:
         nets = [visit.genotype for visit in group]
         times = time_together(
-            file, nets, open_net, frames, protocol=protocol, clocks=clocks, quiet=quiet
+            file, nets, open_net, frames, protocol=wanted, clocks=clocks, quiet=quiet
         )
         for visit, one in zip(group, times, strict=True):
             file.nets.setdefault(visit.digest, []).append(one)
@@ -143,7 +143,7 @@ def judge(file: TableFile, drawn: Draw) -> dict[str, Any]:
     _check_complete(file, drawn)
     judged = {
         (granularity, statistic): _judge_rows(file, drawn, granularity, statistic)
-        for granularity, statistic in product(GRANULARITIES, STATISTICS)
+        for granularity, statistic in product(GRANULARITIES, file.statistics)
     }
     best = min(GRANULARITIES, key=lambda g: judged[g, file.statistic].left_out)
     chosen = judged[best, file.statistic]
@@ -186,8 +186,8 @@ def rejudge(file: TableFile, drawn: Draw, statistic: str) -> dict[str, Any]:
         UnknownNameError: there is no such statistic.
         MissingLatencyError: rows or networks are missing.
     """
-    if statistic not in STATISTICS:
-        raise UnknownNameError(unknown("statistic", statistic, list(STATISTICS)))
+    if statistic not in file.statistics:
+        raise UnknownNameError(unknown("statistic", statistic, list(file.statistics)))
     file.statistic = statistic
     return judge(file, drawn)
 

@@ -21,10 +21,10 @@ import fasterseg
 from fasterseg.arch.genotype import Genotype
 from fasterseg.arch.operators import Layer, OpSpec, Relu, expand, macs
 from fasterseg.arch.plan import plan
+from fasterseg.arch.single import is_nothing
 from fasterseg.arch.space import Placed, SearchSpace, operators_of
 from fasterseg.bench.tables import STATISTICS, TableFile, Times
 from fasterseg.bench.timing import TimingProtocol
-from fasterseg.graph.single import is_nothing
 from fasterseg.types import DeviceInfo, Precision, Size
 
 FORMULA: Final = "formula"

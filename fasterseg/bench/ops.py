@@ -15,20 +15,31 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from fasterseg.arch.operators import macs
+from fasterseg.arch.single import PARTS, is_nothing, single
 from fasterseg.arch.space import Placed
 from fasterseg.bench import device as machine
 from fasterseg.bench.quiet import Quiet
 from fasterseg.bench.records import current_commit, now
-from fasterseg.bench.snippets import Opener
-from fasterseg.bench.tables import TableFile, Times
-from fasterseg.bench.timing import CallLane, Clock, Collected, Lane, Samples, TimingProtocol
-from fasterseg.graph.single import PARTS, emit_single, is_nothing
+from fasterseg.bench.snippets import Opener, Snippet
+from fasterseg.bench.tables import DEVICE_CLOCK, STATISTICS, TableFile
+from fasterseg.bench.timing import (
+    CallLane,
+    Clock,
+    Collected,
+    DeviceLane,
+    Lane,
+    Samples,
+    TimingProtocol,
+)
+from fasterseg.cores import usable_cores
+from fasterseg.runtime.base import DeviceTimed
 from fasterseg.types import LatencyStats
 
 T = TypeVar("T")
 
 _ORDER_SEED: Final = 0
-_NOTHING: Final[Times] = {"p50_ms": 0.0, "min_ms": 0.0, "cpu_p50_ms": 0.0, "cpu_min_ms": 0.0}
+DEVICE_TURN: Final = 20
+"""Runs that are taken at once by a device's clock: it begins with none while the host waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +130,15 @@ _MACS_PER_CORE: Final = 40e9
 _OPENING_S: Final = 0.15
 _PARTS_OF_ONE: Final = 2.2
 """What the three graphs of a row take together, in times of the operator."""
+_DEVICE_ROW_S: Final = 1.0
+"""A row on a GPU: three times weights made, algorithms tried and a graph captured."""
+
+
+def estimate_for(file: TableFile, todo: Sequence[Placed]) -> float:
+    """Seconds that rows of a table may take here; a rough guide."""
+    if file.conditions.get("clock") == DEVICE_CLOCK:
+        return _DEVICE_ROW_S * len(todo)
+    return estimate_s(todo, file.protocol, file.conditions["threads"] or usable_cores())
 
 
 def estimate_s(todo: Sequence[Placed], protocol: TimingProtocol, cores: int) -> float:
@@ -138,7 +158,7 @@ def measure_row(
     clocks: Clocks,
     quiet: Quiet | None = None,
 ) -> dict[str, Any]:
-    """Time one operator at both granularities.
+    """Time one operator at both granularities; by its device's own clock where it has one.
 
     Returns:
         `inside` and `alone` with their times, `count` (runs of each graph) and `cov` (standard
@@ -146,15 +166,17 @@ def measure_row(
         machine meanwhile, where that was watched.
     """
     if is_nothing(placed.spec):
-        return {"inside": dict(_NOTHING), "alone": dict(_NOTHING), "count": 0, "cov": 0.0}
+        nothing = {f"{statistic}_ms": 0.0 for statistic in file.statistics}
+        return {"inside": nothing, "alone": dict(nothing), "count": 0, "cov": 0.0}
     options = file.emit_options()
     with contextlib.ExitStack() as stack:
         lanes: list[Lane] = []
         for part in PARTS:
-            model = emit_single(placed, file.size, part, options)
-            snippet = stack.enter_context(contextlib.closing(open_one(model.SerializeToString())))
-            lanes.append(_lane(snippet.run, clocks))
-        (alone, inside, around), watched = watch(quiet, lambda: in_step(lanes, file.protocol))
+            opened = open_one(single(placed, file.size, part), options)
+            lanes.append(_lane(stack.enter_context(contextlib.closing(opened)), clocks))
+        turn = DEVICE_TURN if isinstance(lanes[0], DeviceLane) else 1
+        taken, watched = watch(quiet, lambda: in_step(lanes, file.protocol, turn))
+        alone, inside, around = taken
     return {
         "inside": difference(inside, around),
         "alone": times_of(alone),
@@ -164,15 +186,22 @@ def measure_row(
     }
 
 
-def _lane(run: Callable[[], None], clocks: Clocks) -> Lane:
-    return CallLane(lambda _: run(), clock=clocks.wall, cpu_clock=clocks.cpu)
+def _lane(snippet: Snippet, clocks: Clocks) -> Lane:
+    if isinstance(snippet, DeviceTimed):
+        return DeviceLane(snippet)
+    return CallLane(lambda _: snippet.run(), clock=clocks.wall, cpu_clock=clocks.cpu)
 
 
-def in_step(lanes: Sequence[Lane], protocol: TimingProtocol) -> list[Samples]:
-    """Run each lane once a round, so that sample i of all of them was taken in round i.
+def in_step(lanes: Sequence[Lane], protocol: TimingProtocol, turn: int = 1) -> list[Samples]:
+    """Run each lane once a round, so that sample i of all of them was taken in the same one.
 
     The slowest one decides when there is enough: what is taken off it is over much sooner, and
     need not be known better. Every other round goes backwards.
+
+    Args:
+        lanes: what is timed.
+        protocol: how much to run.
+        turn: runs of a lane in a round.
     """
     for lane in lanes:
         lane.take(protocol.warmup_runs)
@@ -180,18 +209,15 @@ def in_step(lanes: Sequence[Lane], protocol: TimingProtocol) -> list[Samples]:
     order = list(range(len(lanes)))
     while not any(one.satisfies(protocol) for one in collected):
         for index in order:
-            collected[index].add(lanes[index].take(1))
+            collected[index].add(lanes[index].take(turn))
         order.reverse()
     return [one.samples() for one in collected]
 
 
 def times_of(samples: Samples) -> dict[str, float]:
-    """Every statistic of some runs, rounded to a tenth of a microsecond."""
+    """Every statistic of some runs, rounded; those of CPU time where it was taken."""
     return _rounded(
-        statistics.median(samples.wall_ms),
-        min(samples.wall_ms),
-        statistics.median(samples.cpu_ms),
-        min(samples.cpu_ms),
+        *(value for row in _taken(samples) for value in (statistics.median(row), min(row)))
     )
 
 
@@ -205,16 +231,23 @@ def difference(longer: Samples, shorter: Samples) -> dict[str, float]:
         return statistics.median(one - other for one, other in zip(a, b, strict=True))
 
     return _rounded(
-        gaps(longer.wall_ms, shorter.wall_ms),
-        min(longer.wall_ms) - min(shorter.wall_ms),
-        gaps(longer.cpu_ms, shorter.cpu_ms),
-        min(longer.cpu_ms) - min(shorter.cpu_ms),
+        *(
+            value
+            for a, b in zip(_taken(longer), _taken(shorter), strict=True)
+            for value in (gaps(a, b), min(a) - min(b))
+        )
     )
 
 
+def _taken(samples: Samples) -> list[tuple[float, ...]]:
+    """Times by the clock and, where it was taken, CPU time."""
+    return [samples.wall_ms, samples.cpu_ms] if samples.cpu_ms else [samples.wall_ms]
+
+
 def _rounded(*values_ms: float) -> dict[str, float]:
-    names = ("p50_ms", "min_ms", "cpu_p50_ms", "cpu_min_ms")
-    return {name: round(max(0.0, value), 4) for name, value in zip(names, values_ms, strict=True)}
+    """Values of `STATISTICS`, in order and from the first; kernels take a microsecond or two."""
+    names = (f"{statistic}_ms" for statistic in STATISTICS)
+    return {name: round(max(0.0, value), 5) for name, value in zip(names, values_ms, strict=False)}
 
 
 def watch(quiet: Quiet | None, measure: Callable[[], T]) -> tuple[T, dict[str, float]]:

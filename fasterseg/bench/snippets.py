@@ -1,11 +1,12 @@
 """What a table is measured with: operators in sessions like those of engines, and engines.
 
-Inputs stay where they are: no copies are timed.
+Inputs stay where they are: no copies are timed. On a GPU, times are those of its own clock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -13,26 +14,35 @@ from numpy.typing import NDArray
 
 from fasterseg.arch.genotype import Genotype
 from fasterseg.arch.plan import plan
+from fasterseg.arch.single import Single
 from fasterseg.errors import UnknownNameError, UnsupportedError
 from fasterseg.graph.emit import EmitOptions, emit
 from fasterseg.graph.inlining import plain
 from fasterseg.graph.ranges import Ranges
 from fasterseg.graph.signature import OUTPUT_NAMES
+from fasterseg.graph.single import emit_single
 from fasterseg.graph.stand_in import stand_in_ranges
 from fasterseg.graph.weights import weights_sha256
 from fasterseg.registry import resolve, unknown
-from fasterseg.runtime.base import ENGINES, Device
+from fasterseg.runtime.base import ENGINES, Device, DeviceTimed, Engine
 from fasterseg.runtime.model import Model, generic_labels
 from fasterseg.runtime.onnxrt import open_session
-from fasterseg.runtime.store import onnx_bytes
+from fasterseg.runtime.request import FROM_PLAN
+from fasterseg.runtime.store import describe, onnx_bytes
 from fasterseg.runtime.tail import LOGITS_SCALE, Finish
 from fasterseg.types import Precision, Size
 
 SNIPPETS: Final[Mapping[str, str]] = {
     "onnxruntime": "fasterseg.bench.snippets:OnnxRuntimeSnippet",
     "openvino": "fasterseg.bench.snippets:OpenVinoSnippet",
+    "torch": "fasterseg.nn.snippet:open_snippet",
 }
-"""Backend -> class that runs graphs through the sessions of its engines."""
+"""Backend -> what runs single operators as its engines do: (single, options, device, threads,
+precision) -> `Snippet`."""
+
+NETWORKS: Final[Mapping[str, str]] = {"torch": "fasterseg.nn.snippet:open_network"}
+"""Backend that is built from a plan -> what builds it for a table: (plan, weights, spec, device,
+threads) -> `Engine`."""
 
 _TYPES: Final[Mapping[str, type[np.generic]]] = {
     "tensor(float)": np.float32,
@@ -46,7 +56,7 @@ _SEED: Final = 0
 
 
 class Snippet(Protocol):
-    """A graph that is ready to run."""
+    """An operator that is ready to run; one on a GPU is `DeviceTimed` as well."""
 
     def run(self) -> None:
         """Run once on the inputs it was given at the start; returns when the work is done."""
@@ -57,8 +67,8 @@ class Snippet(Protocol):
         ...
 
 
-Opener = Callable[[bytes], Snippet]
-"""ONNX model -> a graph that is ready to run."""
+Opener = Callable[[Single, EmitOptions], Snippet]
+"""(Operator, precision and batch of its network) -> one that is ready to run."""
 
 
 class OnnxRuntimeSnippet:
@@ -68,7 +78,12 @@ class OnnxRuntimeSnippet:
     """
 
     def __init__(
-        self, model: bytes, device: str, threads: int | None, precision: Precision = "fp32"
+        self,
+        single: Single,
+        options: EmitOptions,
+        device: str,
+        threads: int | None,
+        precision: Precision = "fp32",
     ) -> None:
         """Open a session and make its inputs: noise, the same every time.
 
@@ -80,7 +95,8 @@ class OnnxRuntimeSnippet:
             raise UnsupportedError(
                 "onnxruntime measures single operators on the CPU only; use --device cpu"
             )
-        self._session = open_session(model, device, threads)
+        model = emit_single(single, options)
+        self._session = open_session(model.SerializeToString(), device, threads)
         self._binding = self._session.io_binding()
         random = np.random.default_rng(_SEED)
         self._inputs = {
@@ -109,7 +125,12 @@ class OpenVinoSnippet:
     """A graph compiled with the settings of `OpenVinoEngine`; finished as engines are."""
 
     def __init__(
-        self, model: bytes, device: str, threads: int | None, precision: Precision = "fp32"
+        self,
+        single: Single,
+        options: EmitOptions,
+        device: str,
+        threads: int | None,
+        precision: Precision = "fp32",
     ) -> None:
         """Compile it and make its inputs.
 
@@ -121,7 +142,8 @@ class OpenVinoSnippet:
 
         backend = resolve(ENGINES, "engine", "openvino")
         backend.resolve_device(device)
-        data, _ = plain(model, "the operator")
+        model = emit_single(single, options)
+        data, _ = plain(model.SerializeToString(), "the operator")
         properties = Settings(threads=threads).properties(precision)
         compiled = compile_graph(data, properties, "the operator", keep=False)
         self._request = compiled.create_infer_request()
@@ -170,7 +192,7 @@ def _noise(
 def snippet_opener(
     backend: str, device: str, threads: int | None, precision: Precision = "fp32"
 ) -> Opener:
-    """What opens graphs in a backend, to be computed in a precision.
+    """What opens operators in a backend, to be computed in a precision.
 
     Raises:
         UnknownNameError: single operators cannot be run by it.
@@ -182,8 +204,8 @@ def snippet_opener(
     resolve(ENGINES, "engine", backend)
     kind = resolve(SNIPPETS, "engine", backend)
 
-    def open_one(model: bytes) -> Snippet:
-        snippet: Snippet = kind(model, device, threads, precision)
+    def open_one(single: Single, options: EmitOptions) -> Snippet:
+        snippet: Snippet = kind(single, options, device, threads, precision)
         return snippet
 
     return open_one
@@ -210,13 +232,71 @@ def network_opener(
     kind = resolve(ENGINES, "engine", backend)
     other = {} if precision in (None, options.precision) else {"precision": precision}
 
-    def open_one(genotype: Genotype) -> Any:
+    def unnamed(genotype: Genotype) -> Model:
         labels = generic_labels(genotype.num_classes)
-        model = Model(genotype.name, genotype, labels, size, weights=None)
+        return Model(genotype.name, genotype, labels, size, weights=None)
+
+    def build_one(genotype: Genotype) -> Any:
+        model, network = unnamed(genotype), plan(genotype, size)
+        spec = replace(describe(model, size, options), precision=precision or options.precision)
+        build = resolve(NETWORKS, "engine", backend)
+        engine: Any = build(network, model.load_weights(network), spec, device, threads)
+        is_timed = isinstance(engine, DeviceTimed)
+        return (DeviceNet if is_timed else CalledNet)(engine)
+
+    def open_one(genotype: Genotype) -> Any:
+        model = unnamed(genotype)
         ranges = _stand_in(model, size) if options.precision == "int8" else None
         return kind.open(onnx_bytes(model, size, options, ranges), device, threads, **other)
 
-    return open_one
+    return build_one if backend in FROM_PLAN else open_one
+
+
+class CalledNet:
+    """A network that takes its frames with every call, from where they lie.
+
+    Args:
+        engine: on the CPU.
+
+    Attributes:
+        tail: of the engine.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.tail = engine.tail
+        self._frames: NDArray[np.uint8] | None = None
+
+    def bind(self, frames: NDArray[np.uint8]) -> None:
+        """Take one batch for `run_bound`; (N, H, W, 3) uint8, BGR."""
+        self._frames = frames
+
+    def run_bound(self) -> None:
+        """Frames to labels; returns when the work is done."""
+        assert self._frames is not None, "bound before"
+        self._engine.run(self._frames)
+
+    def close(self) -> None:
+        """Release the engine."""
+        self._engine.close()
+
+
+class DeviceNet(CalledNet):
+    """A network that is timed by its device's own clock, on a batch that lies there.
+
+    Args:
+        engine: a `DeviceTimed` one.
+    """
+
+    def bind(self, frames: NDArray[np.uint8]) -> None:
+        """Bring one batch to the device, and run it once."""
+        super().bind(frames)
+        self.run_bound()
+
+    def time_on_device(self, iterations: int) -> Sequence[float]:
+        """Milliseconds of each run; see `runtime.base.DeviceTimed`."""
+        assert isinstance(self._engine, DeviceTimed), "made of such an engine"
+        return self._engine.time_on_device(iterations)
 
 
 def _stand_in(model: Model, size: Size) -> Ranges:

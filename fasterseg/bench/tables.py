@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -19,7 +19,7 @@ from fasterseg.cache import write_atomic
 from fasterseg.config import from_mapping
 from fasterseg.errors import ConfigError, UsageError
 from fasterseg.graph.emit import EmitOptions
-from fasterseg.runtime.tail import GRAPH
+from fasterseg.runtime.tail import CHOOSING, GRAPH
 from fasterseg.types import DeviceInfo, Precision, Size
 
 Granularity = Literal["inside", "alone"]
@@ -31,8 +31,14 @@ Statistic = Literal["p50", "min", "cpu_p50", "cpu_min"]
 STATISTICS: Final[tuple[Statistic, ...]] = get_args(Statistic)
 """Median or least, of wall time or of the CPU time of the whole process."""
 
+ON_DEVICE: Final[tuple[Statistic, ...]] = ("p50", "min")
+"""Those that a device's own clock has; it knows nothing of CPU time."""
+
+DEVICE_CLOCK: Final = "device"
+"""Condition `clock` of tables whose times are those of a GPU's own clock."""
+
 Times = Mapping[str, float]
-"""`<statistic>_ms` -> milliseconds, for every statistic."""
+"""`<statistic>_ms` -> milliseconds, for every statistic that the clock has."""
 
 
 @dataclass
@@ -50,7 +56,9 @@ class TableFile:
         statistic: which statistic prices are.
         granularity: which of the two times of a row prices are.
         conditions: `threads` asked for (None: the runtime's default), `device`, `tail`; in int8
-            `ranges`, where they came from.
+            `ranges`, where they came from. `clock` is "device" where times are a GPU's own, and
+            then `variant` says how networks are run and `repeats` how often operators are, for
+            one time.
         space: what the rows are for; None where they are for single networks.
         draw: networks for the calibration (`bench.draw.Draw.to_json`), fixed before the first row.
         commit: of the code that began the table.
@@ -86,10 +94,15 @@ class TableFile:
         """Operator key -> milliseconds, at another granularity or by another statistic."""
         return {key: row[granularity][f"{statistic}_ms"] for key, row in self.rows.items()}
 
+    @property
+    def statistics(self) -> tuple[Statistic, ...]:
+        """Those that its times have."""
+        return statistics_of(self.conditions)
+
     def emit_options(self) -> EmitOptions:
         """How graphs are written for this table: as the engine would be, up to its tail."""
         stage: Literal["labels", "logits8"] = "labels"
-        if self.conditions.get("tail", GRAPH) != GRAPH:
+        if self.backend in CHOOSING and self.conditions.get("tail", GRAPH) != GRAPH:
             stage = "logits8"
         precision: Precision = "fp32" if self.precision == "bf16" else self.precision
         return EmitOptions(stage, precision, self.batch)
@@ -160,7 +173,8 @@ class TableFile:
     def _from_json(cls, path: Path, table: LatencyTable, data: Mapping[str, Any]) -> TableFile:
         protocol = dict(data["protocol"])
         granularity, statistic = protocol.pop("granularity"), data["statistic"]
-        if granularity not in GRANULARITIES or statistic not in STATISTICS:
+        known = statistics_of(table.conditions)
+        if granularity not in GRANULARITIES or statistic not in known:
             raise ConfigError(f"granularity {granularity}, statistic {statistic}")
         price = f"{statistic}_ms"
         rows = {
@@ -169,10 +183,10 @@ class TableFile:
         }
         for row in rows.values():
             for where in GRANULARITIES:
-                _check_times(row[where])
+                _check_times(row[where], known)
         for passes in data["nets"].values():
             for times in passes:
-                _check_times(times)
+                _check_times(times, known)
         space = data["space"]
         return cls(
             path=path,
@@ -202,8 +216,13 @@ def table_path(root: Path, device_id: str, backend: str, precision: str, size: S
     return root / device_id / f"{backend}-{precision}-{size}.json"
 
 
-def _check_times(times: Mapping[str, Any]) -> None:
-    for statistic in STATISTICS:
+def statistics_of(conditions: Mapping[str, Any]) -> tuple[Statistic, ...]:
+    """The statistics that times taken under some conditions have."""
+    return ON_DEVICE if conditions.get("clock") == DEVICE_CLOCK else STATISTICS
+
+
+def _check_times(times: Mapping[str, Any], statistics: Sequence[Statistic]) -> None:
+    for statistic in statistics:
         float(times[f"{statistic}_ms"])
 
 

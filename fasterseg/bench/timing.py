@@ -51,6 +51,12 @@ QUICK: Final = TimingProtocol("quick", warmup_s=1.0, min_runs=20, min_s=2.0)
 ROW: Final = TimingProtocol("row", warmup_runs=3, min_runs=20, min_s=0.3)
 """Rows of a latency table: thousands of short measurements."""
 
+DEVICE_ROW: Final = TimingProtocol("device-row", warmup_runs=20, min_runs=100, min_s=0.01)
+"""Rows by the clock of a GPU, which nothing else disturbs: short, for some hundred operators."""
+
+DEVICE_NET: Final = TimingProtocol("device-net", warmup_runs=50, min_runs=300, min_s=0.05)
+"""Whole networks beside such rows."""
+
 PROTOCOLS: Final[Mapping[str, TimingProtocol]] = {"full": FULL, "quick": QUICK, "row": ROW}
 
 

@@ -34,6 +34,7 @@ OPS_EPILOG: Final = (
     "  fasterseg-bench ops --size 256x512 --dry-run\n"
     "  fasterseg-bench ops --size 512x1024 --threads 1 --statistic cpu_min\n"
     "  fasterseg-bench ops --size 512x1024 --engine openvino --precision int8 --threads 1\n"
+    "  fasterseg-bench ops --size 1024x2048 --engine torch --device cuda\n"
     "  fasterseg-bench ops --table T.json --missing-only --limit-minutes 10\n"
     "  fasterseg-bench ops --model fasterseg-camvid --size 360x480 --table camvid.json\n\n"
 ) + EPILOG
@@ -98,8 +99,9 @@ def ops(
         str,
         typer.Option(
             metavar="NAME",
-            help="What prices are: p50 or min of wall time, cpu_p50 or cpu_min of the CPU time of "
-            "the process (steady on a shared machine with --threads 1). All are stored.",
+            help="What prices are: p50 or min of wall time (on a GPU: by its own clock), cpu_p50 "
+            "or cpu_min of the CPU time of the process (steady on a shared machine with --threads "
+            "1). All are stored.",
         ),
     ] = "p50",
     seed: Annotated[
@@ -200,15 +202,13 @@ def _wanted(file: TableFile, space: SearchSpace | None, models: list[str]) -> li
 def _measure(
     file: TableFile, wanted: list[Placed], limit_minutes: float | None, dry_run: bool
 ) -> None:
-    from fasterseg.bench.ops import estimate_s, measure_rows
+    from fasterseg.bench.ops import estimate_for, measure_rows
     from fasterseg.bench.quiet import quiet_for
     from fasterseg.bench.snippets import snippet_opener
-    from fasterseg.cores import usable_cores
 
     todo = [placed for placed in wanted if placed.spec.key() not in file.rows]
     conditions = file.conditions
-    cores = conditions["threads"] or usable_cores()
-    estimated_s = estimate_s(todo, file.protocol, cores)
+    estimated_s = estimate_for(file, todo)
     note(
         f"{file.path}: {len(todo)} of {len(wanted)} operators to measure at {file.size} (HxW), "
         f"{file.backend} {file.precision} on {file.device.name}, protocol {file.protocol.name}; "

@@ -118,7 +118,7 @@ class FusedNetwork:
         )
         self._links = tuple(
             _Link(
-                _call(self._does, launch, arrays[launch.id]),
+                call_of(self._does, launch, arrays[launch.id]),
                 launch.id,
                 launch.inputs,
                 self.schedule.freed[launch.id],
@@ -282,8 +282,8 @@ def _chain(links: Sequence[_Link], x: Tensor) -> Tensor:
     return values[links[-1].made]
 
 
-def _call(does: TorchLaunches, launch: Launch, arrays: LaunchArrays) -> Call:
-    """A launch between normalisation and tail as a function of its inputs."""
+def call_of(does: TorchLaunches, launch: Launch, arrays: LaunchArrays) -> Call:
+    """A launch between normalisation and tail, with its arrays, as a function of its inputs."""
     weights, biases = arrays.weights, arrays.biases
     bias = biases[0] if biases else None
     stride, relu, size = launch.stride, launch.relu, launch.out_size

@@ -161,7 +161,7 @@ def schedule(plan: Plan, *, zoomed: bool = False, lanes: int = 1) -> Schedule:
         lanes: streams; what belongs to one branch alone goes to lane `branch % lanes`, all else
             to lane 0.
     """
-    build = _Builder(zoomed)
+    build = ScheduleBuilder(zoomed)
     owner = _owners(plan)
     for node in plan.nodes:
         if node.id in owner:
@@ -194,8 +194,15 @@ def _ancestors(plan: Plan, node: int) -> set[int]:
 
 
 @dataclass
-class _Builder:
-    """Collects launches; knows which value each node's output is."""
+class ScheduleBuilder:
+    """Collects launches; knows which value each node's output is.
+
+    Attributes:
+        zoomed: run each zoomed cell as one launch.
+        lane: of the launches to come.
+        launches: so far; the position of one is the id of the value that it makes.
+        values: id of a node -> id of its value.
+    """
 
     zoomed: bool
     lane: int = 0

@@ -1,44 +1,64 @@
-"""`OnnxRuntimeEngine`: runs our ONNX on a CPU or, through CUDA, on an NVIDIA GPU."""
+"""`OnnxRuntimeEngine`: runs our ONNX on a CPU or, through CUDA, on an NVIDIA GPU.
+
+Where cuda-python is installed, engines on a GPU are those of `runtime.onnxrt_cuda`.
+"""
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Sequence
+import itertools
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as binding
 
-from fasterseg.errors import DeviceUnavailableError, EngineError, UsageError
+from fasterseg.errors import DeviceUnavailableError, EngineError, MissingExtraError, UsageError
 from fasterseg.graph.precision import Profile
+from fasterseg.registry import resolve
 from fasterseg.runtime.base import Device, EngineSpec, check_frames, check_labels
 from fasterseg.runtime.onnx_files import check_ends, read_content, spec_in, title_of
+from fasterseg.runtime.onnxrt_session import (
+    ERRORS,
+    FIRST_GRAPH,
+    CudaSettings,
+    cuda_device_count,
+    failure_on_gpu,
+    open_gpu_session,
+    open_session,
+    provides,
+    read_metadata,
+    run_options,
+)
 from fasterseg.runtime.tail import GRAPH, Finish, finish_for, graph_ends
 from fasterseg.types import Size
 
-_PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_CPU_FACTS: Final = Path("/proc/cpuinfo")
+__all__ = ["OnnxRuntimeEngine", "cuda_device_count", "open_session", "provides"]
+
+_LOG: Final = logging.getLogger(__name__)
+ON_STREAM: Final[Mapping[str, str]] = {"cuda": "fasterseg.runtime.onnxrt_cuda:open_on_stream"}
+"""What opens engines on a stream of our own; the package behind it is optional."""
+
 _TYPE_NAMES: Final = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
-_QUIET: Final = 3  # errors only: fallbacks are checked for and raised, not logged
-# ONNX Runtime's errors have no common base class of their own.
-_ERRORS: Final = (
-    binding.Fail,
-    binding.InvalidArgument,
-    binding.InvalidGraph,
-    binding.InvalidProtobuf,
-    binding.NoSuchFile,
-    binding.NotImplemented,
-    binding.RuntimeException,
-)
 
 
 class OnnxRuntimeEngine:
     """An ONNX file of ours in ONNX Runtime; see `runtime.base.Engine`.
 
-    A graph that ends at the 1/8 logits is finished here, by `runtime.tail.Finish`.
+    A graph that ends at the 1/8 logits is finished here, by `runtime.tail.Finish`. On a GPU, frames
+    and what the graph gives lie there, and a graph of fixed sizes is captured and launched as one.
+
+    Args:
+        session: opened on the device.
+        spec: what it takes and gives.
+        device: "cpu" or "cuda".
+        finish: makes labels of logits; None where the graph does.
+        cuda: what the session was opened with on a GPU.
+
+    Attributes:
+        captured: whether runs are launched as one CUDA graph; None on a CPU.
     """
 
     backend: Final = "onnxruntime"
@@ -50,9 +70,11 @@ class OnnxRuntimeEngine:
         spec: EngineSpec,
         device: str,
         finish: Finish | None = None,
+        cuda: CudaSettings | None = None,
     ) -> None:
         self.spec = spec
         self.device = device
+        self.captured = cuda.graph if cuda else None
         self.tail = finish.name if finish else GRAPH
         self._finish = finish
         self._session: onnxruntime.InferenceSession | None = session
@@ -62,6 +84,8 @@ class OnnxRuntimeEngine:
         self._bound_input: onnxruntime.OrtValue
         self._bound_output: onnxruntime.OrtValue
         self._bound_labels: NDArray[np.uint8]
+        self._bound_options: onnxruntime.RunOptions | None = None
+        self._graphs = itertools.count(FIRST_GRAPH)
         self._checked = False
 
     @classmethod
@@ -81,11 +105,12 @@ class OnnxRuntimeEngine:
                 one described, or gives neither labels nor 1/8 logits.
             DeviceUnavailableError: the device is not there, or ONNX Runtime gave another one.
         """
-        resolved = cls.resolve_device(device)
-        session = open_session(source, resolved, threads)
+        if cls.resolve_device(device) == "cuda":
+            return _open_on_gpu(source, threads)
+        session = open_session(source, "cpu", threads)
         spec = _spec_of(session, source)
-        _check_signature(session, spec, title_of(source))
-        return cls(session, spec, resolved, finish_for(spec, threads))
+        check_signature(session, spec, title_of(source))
+        return cls(session, spec, "cpu", finish_for(spec, threads))
 
     @staticmethod
     def read_spec(source: Path) -> EngineSpec:
@@ -117,12 +142,23 @@ class OnnxRuntimeEngine:
     def run(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Classify one batch; see `runtime.base.Engine.run`."""
         check_frames(self.spec, frames)
-        session = self._open_session()
+        if self.device == "cpu":
+            labels = self._run_on_cpu(frames)
+        else:
+            self.bind(frames)
+            self.run_bound()
+            labels = self.bound_labels()
+        return self._known(labels)
+
+    def _run_on_cpu(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         try:
-            [given] = session.run([self._output], {self._input: frames})
-        except _ERRORS as error:
-            raise _run_failure(self.spec, error) from error
-        labels = self._finished(given, frames.shape)
+            [given] = self._open_session().run([self._output], {self._input: frames})
+        except ERRORS as error:
+            raise run_failure(self.spec, self.device, error) from error
+        return self._finished(given, frames.shape)
+
+    def _known(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The labels, of which the very first are looked at: do they all have names?"""
         if not self._checked:
             check_labels(self.spec, labels)
             self._checked = True
@@ -132,10 +168,22 @@ class OnnxRuntimeEngine:
         """Fix input and output buffers on the device, so that `run_bound` copies nothing."""
         check_frames(self.spec, frames)
         frames = np.ascontiguousarray(frames)
-        if self._binding is not None and self._bound_input.shape() == list(frames.shape):
-            self._bound_input.update_inplace(frames)
-            return
+        fits = self._binding is not None and self._bound_input.shape() == list(frames.shape)
+        try:
+            if fits:
+                self._bound_input.update_inplace(frames)
+            else:
+                self._bind_new(frames)
+        except ERRORS as error:
+            self._binding = None
+            raise run_failure(self.spec, self.device, error) from error
+
+    def _bind_new(self, frames: NDArray[np.uint8]) -> None:
         session = self._open_session()
+        self._binding = None
+        # Other buffers have other addresses, which a captured graph would not know.
+        number = next(self._graphs) if self.captured else None
+        self._bound_options = None if self.device == "cpu" else run_options(number, wait=True)
         self._bound_input = onnxruntime.OrtValue.ortvalue_from_numpy(frames, self.device, 0)
         shape, kind = graph_ends(self.spec, frames.shape)
         # On the CPU an array's own memory, so that what finishes the logits need not copy them.
@@ -153,10 +201,10 @@ class OnnxRuntimeEngine:
         if self._binding is None:
             raise UsageError("call bind(frames) before run_bound()")
         try:
-            self._open_session().run_with_iobinding(self._binding)
-        except _ERRORS as error:
-            raise _run_failure(self.spec, error) from error
-        self._binding.synchronize_outputs()
+            self._open_session().run_with_iobinding(self._binding, self._bound_options)
+            self._binding.synchronize_outputs()
+        except ERRORS as error:
+            raise run_failure(self.spec, self.device, error) from error
         if self._finish is not None:
             self._bound_labels = self._finished(
                 self._bound_output.numpy(), tuple(self._bound_input.shape())
@@ -188,16 +236,36 @@ class OnnxRuntimeEngine:
         return self._session
 
 
-def _run_failure(spec: EngineSpec, error: Exception) -> EngineError:
-    """ONNX Runtime loads graphs that it then cannot run, and devices run out of memory."""
-    return EngineError(
+def _open_on_gpu(source: Path | bytes, threads: int | None) -> OnnxRuntimeEngine:
+    """An engine on the GPU, on a stream of our own where there is what makes one."""
+    content, title = read_content(source), title_of(source)
+    # What suits the engine has to be known before its session is made.
+    spec = spec_in(read_metadata(content, title), title)
+    if spec.output == "labels":
+        try:
+            opener = resolve(ON_STREAM, "stream", "cuda")
+            engine: OnnxRuntimeEngine = opener(content, title, spec, threads)
+        except MissingExtraError as error:
+            _LOG.info("frames go to the GPU through ONNX Runtime alone: %s", error)
+        else:
+            return engine
+    session, settings = open_gpu_session(content, title, CudaSettings.of(spec), threads)
+    check_signature(session, spec, title)
+    return OnnxRuntimeEngine(session, spec, "cuda", finish_for(spec, threads), settings)
+
+
+def run_failure(spec: EngineSpec, device: str, error: Exception) -> EngineError:
+    """ONNX Runtime loads graphs that it then cannot run, and GPUs fail in ways of their own."""
+    on_gpu = failure_on_gpu(f"engine {spec.name}", error) if device == "cuda" else None
+    return on_gpu or EngineError(
         f"engine {spec.name} failed while running: {str(error).strip().splitlines()[0]}. If its "
         "file is damaged, export it again: fasterseg export MODEL -o FILE.onnx; if memory ran "
         "out, choose a smaller --size"
     )
 
 
-def _check_signature(session: onnxruntime.InferenceSession, spec: EngineSpec, title: str) -> None:
+def check_signature(session: onnxruntime.InferenceSession, spec: EngineSpec, title: str) -> None:
+    """Refuse a graph that is not what its description says; see `onnx_files.check_ends`."""
     taken, given = (
         [
             (
@@ -213,79 +281,3 @@ def _check_signature(session: onnxruntime.InferenceSession, spec: EngineSpec, ti
 
 def _spec_of(session: onnxruntime.InferenceSession, source: Path | bytes) -> EngineSpec:
     return spec_in(session.get_modelmeta().custom_metadata_map, title_of(source))
-
-
-def open_session(
-    source: Path | bytes, device: str, threads: int | None = None
-) -> onnxruntime.InferenceSession:
-    """A session on exactly the device asked for.
-
-    Args:
-        source: an ONNX file, or its content.
-        device: "cpu" or "cuda".
-        threads: CPU threads inside one call; None takes all cores.
-
-    Raises:
-        EngineError: the file is missing or not a readable ONNX model.
-        DeviceUnavailableError: this ONNX Runtime has no such device, or gave another one.
-    """
-    content = read_content(source)
-    wanted = _PROVIDERS[device]
-    if not provides(device):
-        raise DeviceUnavailableError(
-            f"this ONNX Runtime ({onnxruntime.__version__}) has no {wanted}. Install one that "
-            "does: pip install onnxruntime-gpu (and remove the package onnxruntime), or use "
-            "--device cpu"
-        )
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _QUIET
-    # Waiting threads that spin take the cores from decoding and encoding.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if _int8_products_saturate():
-        options.add_session_config_entry("session.x64quantprecision", "1")
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    try:
-        session = onnxruntime.InferenceSession(content, sess_options=options, providers=[wanted])
-    except _ERRORS as error:
-        raise EngineError(
-            f"ONNX Runtime cannot load {title_of(source)}: {str(error).strip().splitlines()[0]}. "
-            "Export it again: fasterseg export MODEL -o FILE.onnx"
-        ) from error
-    # ONNX Runtime answers a missing GPU with the CPU and a log line; a wrong benchmark follows.
-    if session.get_providers()[0] != wanted:
-        raise DeviceUnavailableError(
-            f"ONNX Runtime was asked for {wanted} and gave {session.get_providers()[0]}: the CUDA "
-            "or cuDNN libraries are missing. Install them: "
-            "pip install 'onnxruntime-gpu[cuda,cudnn]', or use --device cpu"
-        )
-    return session
-
-
-def _int8_products_saturate(facts: Path = _CPU_FACTS) -> bool:
-    """Whether this is an x86 CPU before VNNI, where sums of two products overflow 16 bits.
-
-    ONNX Runtime then has a slower, exact way, which it also takes where it is not needed.
-    """
-    try:
-        flags = facts.read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return "avx2" in flags and "_vnni" not in flags
-
-
-def provides(device: str) -> bool:
-    """Whether this build of ONNX Runtime has a provider for "cpu" or "cuda"."""
-    return _PROVIDERS[device] in onnxruntime.get_available_providers()
-
-
-def cuda_device_count() -> int:
-    """Number of CUDA devices the driver reports; 0 without a driver."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value

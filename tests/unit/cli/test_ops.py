@@ -74,6 +74,24 @@ def test_a_table_is_measured_and_any_network_of_the_space_has_a_price(program: R
     assert file.missing(file.space.specs(file.size)) == []
 
 
+@pytest.mark.torch
+def test_the_torch_engine_has_tables_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch", reason="torch not installed")
+    monkeypatch.setattr("fasterseg.bench.begin.ROW", TimingProtocol("row", 0, 1, 2))
+    monkeypatch.setattr("fasterseg.bench.quiet.quiet_for", lambda *_: None)
+    Path("tiny.json").write_text(json.dumps(GENOTYPE.to_json()), encoding="utf-8")
+    torch_on_cpu = ("--engine", "torch", "--device", "cpu", "--size", "64x128")
+    outcome = run("bench", "ops", *torch_on_cpu, "--model", "tiny.json", "--table", "t.json")
+    assert outcome.code == 0, outcome.stderr
+    assert "torch fp32 on" in outcome.stderr
+    file = TableFile.load(Path("t.json"))
+    assert (file.backend, file.conditions["tail"]) == ("torch", "torch")
+    assert file.table().price(plan(GENOTYPE, Size(64, 128))).ms > 0
+    refused = run("bench", "ops", *torch_on_cpu, "--tail", "native")
+    assert refused.code == 2
+    assert "has a last step of its own" in refused.stderr
+
+
 def test_rows_that_vary_are_counted_in_a_warning(program: Run) -> None:
     program("bench", "ops", *QUICK)
     file = TableFile.load(Path("t.json"))

@@ -12,11 +12,12 @@ from onnx.inliner import inline_local_functions
 from fasterseg.arch.genotype import Branch
 from fasterseg.arch.operators import OPERATORS, OpSpec, expand
 from fasterseg.arch.plan import plan
+from fasterseg.arch.single import PARTS, Part, is_nothing, single
 from fasterseg.arch.space import Placed, SearchSpace
 from fasterseg.errors import UsageError
 from fasterseg.graph.emit import EmitOptions, emit
 from fasterseg.graph.precision import PROFILES, Profile
-from fasterseg.graph.single import PARTS, Part, emit_single, is_nothing
+from fasterseg.graph.single import emit_single
 from fasterseg.graph.weights import seeded_weights
 from fasterseg.types import Size
 
@@ -46,13 +47,13 @@ def test_the_space_has_operators_of_every_kind() -> None:
 def test_every_part_of_every_operator_is_a_valid_model(placed: Placed, precision: str) -> None:
     options = EmitOptions(precision=precision, batch=2)  # type: ignore[arg-type]
     for part in PARTS:
-        onnx.checker.check_model(emit_single(placed, SIZE, part, options), full_check=True)
+        onnx.checker.check_model(emit_single(single(placed, SIZE, part), options), full_check=True)
 
 
 @pytest.mark.parametrize("placed", one_of_each(), ids=lambda p: p.spec.key())
 def test_inside_is_around_and_the_operator(placed: Placed) -> None:
     alone, inside, around = (
-        kinds(emit_single(placed, SIZE, part, EmitOptions())) for part in PARTS
+        kinds(emit_single(single(placed, SIZE, part), EmitOptions())) for part in PARTS
     )
     del inside["GlobalAveragePool"], around["GlobalAveragePool"]
     assert inside == alone + around
@@ -61,7 +62,7 @@ def test_inside_is_around_and_the_operator(placed: Placed) -> None:
 @pytest.mark.parametrize("placed", one_of_each(), ids=lambda p: p.spec.key())
 def test_the_operator_alone_is_what_a_network_holds(placed: Placed) -> None:
     spec = placed.spec
-    convs = kinds(emit_single(placed, SIZE, "alone", EmitOptions()))["Conv"]
+    convs = kinds(emit_single(single(placed, SIZE, "alone"), EmitOptions()))["Conv"]
     shapes = [s for layer in expand(spec) for s in layer.parameter_shapes.values()]
     assert convs == sum(len(shape) == 4 for shape in shapes)
 
@@ -76,7 +77,7 @@ def test_operators_of_a_network_add_up_to_its_graph() -> None:
             (network.nodes[i].spec.out_channels, network.nodes[i].spec.output_size)
             for i in node.inputs
         )
-        total += kinds(emit_single(Placed(node.spec, maps), SIZE, "alone", EmitOptions()))
+        total += kinds(emit_single(single(Placed(node.spec, maps), SIZE, "alone"), EmitOptions()))
     assert total == whole
 
 
@@ -85,7 +86,7 @@ def test_an_operator_gives_the_shape_it_has_in_a_network() -> None:
     import onnxruntime
 
     for placed in one_of_each():
-        model = emit_single(placed, SIZE, "alone", EmitOptions()).SerializeToString()
+        model = emit_single(single(placed, SIZE, "alone"), EmitOptions()).SerializeToString()
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
         feeds = {
             value.name: np.zeros(
@@ -102,7 +103,7 @@ def test_an_operator_gives_the_shape_it_has_in_a_network() -> None:
 def test_the_last_operator_is_cut_to_odd_frames() -> None:
     size = Size(65, 67)
     [last] = [placed for placed in SPACE.operators(size) if placed.spec.op == "output"]
-    model = emit_single(last, size, "inside", EmitOptions())
+    model = emit_single(single(last, size, "inside"), EmitOptions())
     dims = [dim.dim_value for dim in model.graph.output[0].type.tensor_type.shape.dim]
     assert dims == [1, 65, 67]
     assert kinds(model)["Slice"] == 1
@@ -113,7 +114,7 @@ def test_a_skip_that_changes_nothing_has_no_graph() -> None:
     assert is_nothing(spec)
     assert not is_nothing(OpSpec("skip", 32, 48, 1, 8, 16))
     with pytest.raises(UsageError, match="changes nothing"):
-        emit_single(Placed(spec, ((32, Size(8, 16)),)), SIZE, "alone", EmitOptions())
+        single(Placed(spec, ((32, Size(8, 16)),)), SIZE, "alone")
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -123,7 +124,7 @@ def test_int8_holds_what_an_operator_reads_and_gives_in_integers(
 ) -> None:
     options = EmitOptions(precision="int8", profile=profile)
     for placed in one_of_each():
-        model = emit_single(placed, SIZE, part, options)
+        model = emit_single(single(placed, SIZE, part), options)
         onnx.checker.check_model(model, full_check=True)
         made = {name: node for node in model.graph.node for name in node.output}
         for conv in (node for node in model.graph.node if node.op_type == "Conv"):
@@ -135,7 +136,7 @@ def test_int8_holds_what_an_operator_reads_and_gives_in_integers(
 def test_int8_ends_in_integers_where_a_network_goes_on_with_them() -> None:
     options = EmitOptions(precision="int8")
     for placed in one_of_each():
-        [given] = emit_single(placed, SIZE, "alone", options).graph.output
+        [given] = emit_single(single(placed, SIZE, "alone"), options).graph.output
         is_float = given.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
         assert is_float == (placed.spec.op == "head"), placed
         assert given.name.endswith("/q") == (placed.spec.op not in ("head", "output"))
@@ -143,7 +144,7 @@ def test_int8_ends_in_integers_where_a_network_goes_on_with_them() -> None:
 
 def test_the_last_operator_may_end_at_the_logits() -> None:
     [last] = [placed for placed in one_of_each() if placed.spec.op == "output"]
-    [given] = emit_single(last, SIZE, "inside", EmitOptions("logits8")).graph.output
+    [given] = emit_single(single(last, SIZE, "inside"), EmitOptions("logits8")).graph.output
     assert given.name == "logits8"
     shape = [side.dim_value for side in given.type.tensor_type.shape.dim]
     assert shape == [1, last.spec.in_channels, *last.spec.size]

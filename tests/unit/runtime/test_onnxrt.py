@@ -10,7 +10,7 @@ import pytest
 
 from fasterseg.errors import DeviceUnavailableError, EngineError, EngineMismatchError, UsageError
 from fasterseg.graph.emit import EmitOptions
-from fasterseg.runtime import onnxrt
+from fasterseg.runtime import onnxrt_session
 from fasterseg.runtime.base import METADATA_KEY, Engine
 from fasterseg.runtime.model import resolve_model
 from fasterseg.runtime.onnxrt import OnnxRuntimeEngine, cuda_device_count
@@ -122,5 +122,5 @@ def test_exact_int8_products_are_asked_for_where_they_would_overflow(
     tmp_path: Path, flags: str, expected: bool
 ) -> None:
     (tmp_path / "cpuinfo").write_text(flags)
-    assert onnxrt._int8_products_saturate(tmp_path / "cpuinfo") is expected
-    assert onnxrt._int8_products_saturate(tmp_path / "none") is False
+    assert onnxrt_session._int8_products_saturate(tmp_path / "cpuinfo") is expected
+    assert onnxrt_session._int8_products_saturate(tmp_path / "none") is False
