@@ -130,14 +130,15 @@ _MACS_PER_CORE: Final = 40e9
 _OPENING_S: Final = 0.15
 _PARTS_OF_ONE: Final = 2.2
 """What the three graphs of a row take together, in times of the operator."""
-_DEVICE_ROW_S: Final = 1.0
+DEVICE_ROW_S: Final = 1.0
+"""Seconds that a row may take on a GPU, three captures included; a guess until one is measured."""
 """A row on a GPU: three times weights made, algorithms tried and a graph captured."""
 
 
 def estimate_for(file: TableFile, todo: Sequence[Placed]) -> float:
     """Seconds that rows of a table may take here; a rough guide."""
     if file.conditions.get("clock") == DEVICE_CLOCK:
-        return _DEVICE_ROW_S * len(todo)
+        return DEVICE_ROW_S * len(todo)
     return estimate_s(todo, file.protocol, file.conditions["threads"] or usable_cores())
 
 

@@ -13,7 +13,7 @@ from fasterseg.bench.begin import Request, begin, check_continues
 from fasterseg.bench.calibrate import judge, measure_nets
 from fasterseg.bench.draw import redraw
 from fasterseg.bench.nominal import DEVICE, nominal_table
-from fasterseg.bench.ops import OnProgress, Progress, estimate_s, measure_rows
+from fasterseg.bench.ops import DEVICE_ROW_S, OnProgress, Progress, estimate_s, measure_rows
 from fasterseg.bench.quiet import Quiet, quiet_for
 from fasterseg.bench.tables import TableFile
 from fasterseg.bench.whole import deployed
@@ -146,9 +146,12 @@ def estimate(run: Run) -> MeasureEstimate:
     todo = [placed for placed in keys if placed.spec.key() not in rows]
     if run.settings.measure.clock == "nominal":
         return MeasureEstimate(len(keys), len(todo), 0.0)
-    cores = run.settings.measure.threads or usable_cores()
+    if run.settings.measure.device == "cuda":
+        rows_s = DEVICE_ROW_S * len(todo)
+    else:
+        rows_s = estimate_s(todo, ROW, run.settings.measure.threads or usable_cores())
     nets = 2 * (CALIBRATION + HELD_OUT) if todo else 0
-    return MeasureEstimate(len(keys), len(todo), estimate_s(todo, ROW, cores) + nets * _NET_S)
+    return MeasureEstimate(len(keys), len(todo), rows_s + nets * _NET_S)
 
 
 def _settings(run: Run) -> dict[str, Any]:
