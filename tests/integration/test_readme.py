@@ -34,6 +34,7 @@ PROGRAMS = {
 ONLY_PARSED = {
     "rtsp:": "a camera on the network",
     "tensorrt": "TensorRT and a GPU",
+    "--device cuda": "an NVIDIA GPU",
     "gst:": "OpenCV with GStreamer",
     "fasterseg-bench": "minutes of timing, or a data set",
     "fasterseg-search": "hours of training, or a data set",
