@@ -43,10 +43,10 @@ NARROWED: Final[Mapping[str, tuple[str, ...]]] = {
     "nn": (
         "graph", "runtime.base", "runtime.choice", "runtime.cuda_arrays", "runtime.driver",
         "runtime.execution", "runtime.kernels", "runtime.plugins",
-    ),  # fmt: skip
+    ),
     "search": ("nn",),
     "serve": ("stream",),
-}
+}  # fmt: skip
 """Unit -> what it sees besides itself, layer 0 and (all but `arch`) layer 1, and nothing else."""
 
 IMPORTERS: Final[Mapping[str, tuple[str, ...]]] = {

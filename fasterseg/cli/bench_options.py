@@ -69,8 +69,8 @@ PrecisionsOption = Annotated[
     str,
     typer.Option(
         metavar="TYPE,...",
-        help="auto (fp32 on a CPU, fp16 on a GPU), fp32, fp16, bf16 (openvino) or int8; several "
-        "joined by commas.",
+        help="auto (fp32 on a CPU, fp16 on a GPU), fp32, fp16, bf16 (openvino; torch on a GPU) "
+        "or int8; several joined by commas.",
     ),
 ]
 TailsOption = Annotated[

@@ -99,7 +99,8 @@ PrecisionOption = Annotated[
     str,
     typer.Option(
         metavar="TYPE",
-        help="auto (fp32 on a CPU, fp16 on a GPU), fp32, fp16, bf16 (openvino; torch on a GPU) or int8.",
+        help="auto (fp32 on a CPU, fp16 on a GPU), fp32, fp16, bf16 (openvino; torch on a GPU) "
+        "or int8.",
     ),
 ]
 DeviceOption = Annotated[
