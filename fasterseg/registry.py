@@ -22,6 +22,7 @@ EXTRA_OF_PACKAGE = {
     "tensorrt_rtx": "tensorrt-rtx",
     "torch": "train",
     "uvicorn": "serve",
+    "websockets": "serve",
 }
 """Top-level package -> the extra of fasterseg that installs it."""
 

@@ -62,6 +62,8 @@ class Frame:
         timestamp_s: seconds since the source's first frame.
         name: file name of the picture where the source is a set of files, else empty.
         decode_ms: milliseconds spent reading and decoding this frame.
+        arrived_s: `time.monotonic()` when it came, or was due, from a live source; None for
+            frames that wait to be read.
     """
 
     image: NDArray[np.uint8]
@@ -69,6 +71,7 @@ class Frame:
     timestamp_s: float
     name: str = ""
     decode_ms: float = 0.0
+    arrived_s: float | None = None
 
     @property
     def size(self) -> Size:

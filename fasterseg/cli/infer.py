@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
-from typing import TYPE_CHECKING, Annotated, Final, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from fasterseg.cli.inputs import (
     INPUT_HELP,
+    DropOption,
     InputFormatOption,
     InputFpsOption,
     InputSizeOption,
     LimitOption,
     LoopOption,
     MaxFpsOption,
+    ReconnectAttemptsOption,
+    ReconnectIntervalOption,
+    StallTimeoutOption,
     StartOption,
     StrideOption,
     source_options,
@@ -37,23 +39,21 @@ from fasterseg.cli.options import (
     SizeOption,
     TailOption,
     ThreadsOption,
-    draws_progress,
-    for_machines,
     new_app,
     note,
     parse_size,
     run_app,
     write_json,
 )
+from fasterseg.cli.progress import Meter, tell_end, told_losses
+from fasterseg.cli.viewing import ViewOption, close_pages, introduce, open_pages
 
 if TYPE_CHECKING:
     from fasterseg.runtime.base import Engine
-    from fasterseg.stream.pipeline import Progress, Summary
+    from fasterseg.serve.view import ViewSink
+    from fasterseg.stream.pipeline import Summary
     from fasterseg.stream.sinks import H264, Ids
     from fasterseg.types import Size
-
-PROGRESS_INTERVAL_S: Final = 0.2
-PLAIN_INTERVAL_S: Final = 10.0
 
 
 def infer(
@@ -147,6 +147,11 @@ def infer(
     input_format: InputFormatOption = None,
     input_size: InputSizeOption = None,
     input_fps: InputFpsOption = None,
+    reconnect_attempts: ReconnectAttemptsOption = None,
+    reconnect_interval: ReconnectIntervalOption = 1.0,
+    stall_timeout: StallTimeoutOption = 10.0,
+    drop: DropOption = "auto",
+    view: ViewOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
     json_: JsonOption = None,
     quiet: Annotated[
@@ -168,6 +173,7 @@ def infer(
       fasterseg-infer drive.mp4 out --format overlay,classmap,rle,stats --json facts.json
       fasterseg-infer drive.mp4 - --format rle | jq '.classes[].share'
       fasterseg-infer camera:0 out.mp4 --limit 300
+      fasterseg-infer rtsp://camera/stream --view http://127.0.0.1:8080
       fasterseg-infer drive.mp4 clip.mp4 --start 1:30 --limit 250 --max-fps 10
       ffmpeg -i in.avi -f matroska - | fasterseg-infer - out.mp4
       fasterseg-infer street.jpg --size 512x1024 --model fasterseg-student
@@ -209,8 +215,10 @@ def infer(
         indexed,
         per_frame,
         cast("H264", h264),
+        viewed=view is not None,
     )
-    wanted = [] if output == "null:" else [name.strip() for name in formats.split(",")]
+    nothing = output == "null:" or (output is None and view is not None)
+    wanted = [] if nothing else [name.strip() for name in formats.split(",")]
     taken = source_options(
         stride=stride,
         limit=limit,
@@ -220,8 +228,14 @@ def infer(
         input_format=input_format,
         input_size=input_size,
         input_fps=input_fps,
+        reconnect_attempts=reconnect_attempts,
+        reconnect_interval=reconnect_interval,
+        stall_timeout=stall_timeout,
+        drop=drop,
     )
-    opened = open_source(source, taken)
+    with told_losses():
+        opened = open_source(source, taken)
+    pages: list[ViewSink] = []
 
     def factory(frame_size: Size) -> Engine:
         return open_engine(request, frame_size, note)
@@ -235,13 +249,15 @@ def infer(
             assert opened.size is not None
             if request.size is not None:
                 check_orientation(request.size, opened.size)
-            segmenter.open(opened.size)
+            pages = open_pages(view, opened, options)
+            introduce(pages, segmenter.open(opened.size))
             sinks = (
                 open_sinks(output, wanted, opened, segmenter.labels, options, overwrite=overwrite)
                 if wanted
                 else []
             )
         except BaseException:
+            close_pages(pages)
             opened.close()
             raise
         for sink in sinks:
@@ -249,83 +265,21 @@ def infer(
                 note(sink.hint(opened.size, opened.fps, segmenter.labels))
         for text in () if quiet else opened.notes:
             note(f"note: {text}")
-        meter = _Meter(enabled=not quiet)
-        summary = run_pipeline(opened, segmenter, sinks, on_frame=meter.show)
-        meter.clear()
         spec = segmenter.open(opened.size).spec
-    for warning in summary.warnings:
-        note(warning, "warning")
-    if not quiet:
-        _print_summary(summary)
-    if json_ is not None:
-        facts = {**summary.to_json(), "engine": json.loads(spec.to_json())}
-        write_json(json_, json.dumps(facts, indent=2))
+        meter = Meter(enabled=not quiet)
 
+        def tell(summary: Summary) -> None:
+            meter.clear()
+            tell_end(summary, quiet=quiet)
+            if json_ is not None:
+                facts = {**summary.to_json(), "engine": json.loads(spec.to_json())}
+                write_json(json_, json.dumps(facts, indent=2))
 
-class _Meter:
-    """Progress on stderr: one line redrawn on a terminal, a line now and then elsewhere."""
-
-    def __init__(self, enabled: bool) -> None:
-        self._enabled = enabled
-        self._terminal = draws_progress()
-        self._shown_at = time.perf_counter()
-        self._drawn = False
-
-    def show(self, progress: Progress) -> None:
-        """Show how far the run is, if it is time."""
-        now = time.perf_counter()
-        interval = PROGRESS_INTERVAL_S if self._terminal else PLAIN_INTERVAL_S
-        if not self._enabled or now - self._shown_at < interval:
-            return
-        self._shown_at = now
-        text = _progress_text(progress)
-        if self._terminal:
-            sys.stderr.write(f"\r\x1b[2K{text}")
-            sys.stderr.flush()
-            self._drawn = True
-        else:
-            note(text)
-
-    def clear(self) -> None:
-        """Wipe the redrawn line."""
-        if self._drawn:
-            sys.stderr.write("\r\x1b[2K")
-            sys.stderr.flush()
-
-
-def _progress_text(progress: Progress) -> str:
-    if progress.total is None:
-        return f"{progress.frames} frames, {progress.fps:.1f} FPS"
-    left_s = max(0.0, (progress.total - progress.frames) / progress.fps) if progress.fps else 0.0
-    share = min(1.0, progress.frames / progress.total) if progress.total else 1.0
-    return (
-        f"{progress.frames}/{progress.total} frames ({share:.0%}), {progress.fps:.1f} FPS, "
-        f"{int(left_s // 60)}:{int(left_s % 60):02d} left"
-    )
-
-
-def _print_summary(summary: Summary) -> None:
-    """The closing table, on stderr."""
-    dropped = f", {summary.dropped} dropped" if summary.dropped else ""
-    lost = f", {summary.lost_frames} lost" if summary.lost_frames else ""
-    note(
-        f"{summary.frames} frames{dropped}{lost} in {summary.seconds:.1f} s: "
-        f"{summary.fps:.1f} FPS end to end (decoding to written files)",
-        summary=summary.to_json(),
-    )
-    if for_machines():
-        return
-    note("")
-    note(f"  {'stage':<10} {'p50 ms':>8} {'p90 ms':>8}")
-    for stage, stats in summary.latency.items():
-        note(f"  {stage:<10} {stats.p50_ms:>8.2f} {stats.p90_ms:>8.2f}")
-    note("")
-    width = max(len(name) for name in summary.class_shares)
-    for name, share in summary.class_shares.items():
-        note(f"  {name:<{width}} {share:>7.2%}  {'#' * round(share * 40)}".rstrip())
-    note("")
-    for path in summary.outputs:
-        note(f"wrote {path}")
+        with told_losses():
+            summary = run_pipeline(
+                opened, segmenter, [*pages, *sinks], on_frame=meter.show, on_failure=tell
+            )
+    tell(summary)
 
 
 app = new_app("")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, cast
 
 import typer
 
 from fasterseg.cli.options import parse_size
 
 if TYPE_CHECKING:
-    from fasterseg.stream.sources_options import SourceOptions
+    from fasterseg.stream.sources_options import Drop, SourceOptions
 
 INPUT_HELP: Final = (
     "Image, folder, 'pattern*.jpg' or %06d.jpg, video, animated GIF or PNG, URL, camera:0 or "
@@ -54,6 +54,37 @@ InputFpsOption = Annotated[
     str | None, typer.Option(metavar="F", help="Rate of raw frames; default: 25.")
 ]
 
+ReconnectAttemptsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=-1,
+        metavar="N",
+        help="Open a lost live INPUT again, up to N times in a row; -1: for ever. Default: 10 for "
+        "cameras and streams, 0 for pipes. Given, it holds for the first opening too.",
+    ),
+]
+ReconnectIntervalOption = Annotated[
+    float,
+    typer.Option(
+        metavar="SECONDS",
+        help="Pause before the first of these attempts; the next ones double, up to 30 s.",
+    ),
+]
+StallTimeoutOption = Annotated[
+    float,
+    typer.Option(
+        metavar="SECONDS", help="A live INPUT that gives no picture for so long counts as lost."
+    ),
+]
+DropOption = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|none|oldest",
+        help="Frames that come faster than they are taken: oldest keeps the newest one only, none "
+        "makes INPUT wait. auto: oldest for cameras and streams, none for everything else.",
+    ),
+]
+
 
 def source_options(
     *,
@@ -65,6 +96,10 @@ def source_options(
     input_format: str | None,
     input_size: str | None,
     input_fps: str | None,
+    reconnect_attempts: int | None = None,
+    reconnect_interval: float = 1.0,
+    stall_timeout: float = 10.0,
+    drop: str = "auto",
 ) -> SourceOptions:
     """The options as one value.
 
@@ -84,4 +119,8 @@ def source_options(
             parse_size(input_size),
             rate_of(input_fps) if input_fps is not None else None,
         ),
+        reconnect_attempts=reconnect_attempts,
+        reconnect_interval_s=reconnect_interval,
+        stall_s=stall_timeout,
+        drop=cast("Drop", drop),
     )

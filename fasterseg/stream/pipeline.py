@@ -8,12 +8,13 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 from fasterseg.errors import FastersegError, SourceError
 from fasterseg.interrupts import deferred
 from fasterseg.stream.cores import shared_cores
 from fasterseg.stream.in_flight import infer_each
+from fasterseg.stream.live import Account, Count, account_of
 from fasterseg.stream.readahead import Channel, ReadAhead, Worker
 from fasterseg.stream.segmenter import Segmenter
 from fasterseg.stream.sinks import FrameSink
@@ -23,6 +24,9 @@ from fasterseg.stream.tally import Tally
 from fasterseg.types import LatencyStats
 
 SUMMARY_SCHEMA: Final = 1
+
+Ending = Literal["complete", "interrupted", "lost", "failed"]
+"""How a run ended: of itself, by a signal, with its source, or by any other error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ class Summary:
     Attributes:
         source: name of the source.
         frames: frames segmented and written.
-        dropped: frames of a live source that came faster than they could be taken.
+        dropped: frames of a live source that came faster than they could be taken, or too late.
         seconds: from the first frame asked for to the last file closed.
         latency: stage (`decode`, `prepare`, `engine`, `finish`, `write`) -> its times per frame.
         class_shares: class name -> share of all pixels, in [0, 1].
@@ -61,6 +65,8 @@ class Summary:
         lost_frames: frames of the source that could not be read or decoded; an estimate where
             nothing counts them.
         truncated: the source ended before its declared end.
+        ended: how the run ended.
+        live: the account of a live source; None for others.
     """
 
     source: str
@@ -73,6 +79,8 @@ class Summary:
     warnings: tuple[str, ...]
     lost_frames: int
     truncated: bool
+    ended: Ending = "complete"
+    live: Count | None = None
 
     @property
     def fps(self) -> float:
@@ -80,7 +88,8 @@ class Summary:
         return self.frames / self.seconds if self.seconds > 0 else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as plain JSON values."""
+        """The fields as plain JSON values; those of live sources only where it was one."""
+        live = {} if self.live is None else {"ended": self.ended, "live": self.live.to_json()}
         return {
             "schema": SUMMARY_SCHEMA,
             "source": self.source,
@@ -94,6 +103,7 @@ class Summary:
             "warnings": list(self.warnings),
             "lost_frames": self.lost_frames,
             "truncated": self.truncated,
+            **live,
         }
 
 
@@ -103,6 +113,7 @@ def run_pipeline(
     sinks: Sequence[FrameSink],
     *,
     on_frame: Callable[[Progress], None] | None = None,
+    on_failure: Callable[[Summary], None] | None = None,
 ) -> Summary:
     """Segment a whole source and write every result, in order and in constant memory.
 
@@ -115,55 +126,101 @@ def run_pipeline(
         segmenter: its engine runs in the calling thread.
         sinks: each takes every result, in a thread of their own.
         on_frame: called in the calling thread after each frame.
+        on_failure: called where the run of a live source is about to raise, with what it did
+            until then: a camera runs until it is interrupted, or lost.
 
     Raises:
         SourceError: the source has no frames, or was lost.
         OutputError: a sink could not write.
     """
-    tally = Tally()
-    reader = ReadAhead(source, segmenter.prepare)
-    with (
-        deferred(reader.stop),
-        shared_cores(),
-        closing(source),
-        _Writer(segmenter, sinks, tally) as writer,
-    ):
-        if source.size is not None:
-            segmenter.open(source.size)
-        started = time.perf_counter()
-        with reader:
-            results = infer_each(segmenter, reader, ahead=not source.live)
-            with closing(results):
-                for frames, inferred in enumerate(results, start=1):
-                    if not writer.put(inferred):
-                        break
-                    if on_frame is not None:
-                        seconds = time.perf_counter() - started
-                        on_frame(Progress(frames, source.frame_count, seconds))
-    seconds = time.perf_counter() - started
-    if not tally.frames:
+    run = _Run(source, segmenter, sinks)
+    try:
+        run.through(on_frame)
+    except BaseException as error:
+        if on_failure is not None and run.account is not None and run.tally.frames:
+            on_failure(run.summary(_ending(error)))
+        raise
+    if not run.tally.frames:
         raise SourceError(f"{source.name} gave no frames; give a source that has some")
-    return Summary(
-        source=source.name,
-        frames=tally.frames,
-        dropped=reader.dropped,
-        seconds=seconds,
-        latency=tally.latency(),
-        class_shares=tally.shares(),
-        outputs=tuple(path for sink in sinks for path in sink.paths),
-        warnings=tuple(source.warnings),
-        lost_frames=source.lost_frames,
-        truncated=source.truncated,
-    )
+    return run.summary("complete")
+
+
+def _ending(error: BaseException) -> Ending:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return "lost" if isinstance(error, SourceError) else "failed"
+
+
+class _Run:
+    """One run of `run_pipeline`, and what it did so far."""
+
+    def __init__(
+        self, source: FrameSource, segmenter: Segmenter, sinks: Sequence[FrameSink]
+    ) -> None:
+        self.tally = Tally()
+        self.account = account_of(source)
+        self._source = source
+        self._segmenter = segmenter
+        self._sinks = sinks
+        self._reader = ReadAhead(source, segmenter.prepare)
+        self._started = time.perf_counter()
+
+    def through(self, on_frame: Callable[[Progress], None] | None) -> None:
+        """Everything, to the end of the source."""
+        source, segmenter, reader = self._source, self._segmenter, self._reader
+        with (
+            deferred(reader.stop),
+            shared_cores(),
+            closing(source),
+            _Writer(segmenter, self._sinks, self.tally, self.account) as writer,
+        ):
+            if source.size is not None:
+                segmenter.open(source.size)
+            self._started = time.perf_counter()
+            with reader:
+                results = infer_each(segmenter, reader, ahead=not source.live)
+                with closing(results):
+                    for frames, inferred in enumerate(results, start=1):
+                        if not writer.put(inferred):
+                            break
+                        if on_frame is not None:
+                            seconds = time.perf_counter() - self._started
+                            on_frame(Progress(frames, source.frame_count, seconds))
+
+    def summary(self, ended: Ending) -> Summary:
+        """What was done, to be asked when everything is closed."""
+        source, tally = self._source, self.tally
+        live = None if self.account is None else self.account.now()
+        return Summary(
+            source=source.name,
+            frames=tally.frames,
+            dropped=self._reader.dropped if live is None else live.dropped,
+            seconds=time.perf_counter() - self._started,
+            latency=tally.latency(),
+            class_shares=tally.shares(),
+            outputs=tuple(path for sink in self._sinks for path in sink.paths),
+            warnings=tuple(source.warnings),
+            lost_frames=source.lost_frames,
+            truncated=source.truncated,
+            ended=ended,
+            live=live,
+        )
 
 
 class _Writer:
     """Finishes and writes results in a thread; closes the sinks at the end of its `with` block."""
 
-    def __init__(self, segmenter: Segmenter, sinks: Sequence[FrameSink], tally: Tally) -> None:
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        sinks: Sequence[FrameSink],
+        tally: Tally,
+        account: Account | None,
+    ) -> None:
         self._segmenter = segmenter
         self._sinks = sinks
         self._tally = tally
+        self._account = account
         self._channel: Channel[Inferred] = Channel()
         self._worker = Worker("writer", self._write)
 
@@ -202,6 +259,8 @@ class _Writer:
                     sink.write(result)
                 result.times.write_ms = (time.perf_counter() - started) * 1e3
                 self._tally.add(result)
+                if self._account is not None:
+                    self._account.wrote(result.frame)
         finally:
             self._channel.cancel()
 

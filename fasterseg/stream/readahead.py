@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Final, Generic, Protocol, Self, TypeVar, runtime_checkable
 
+from fasterseg.stream.live import account_of
 from fasterseg.stream.sources import FrameSource
 from fasterseg.types import Frame
 
@@ -31,6 +32,7 @@ class Channel(Generic[T]):
 
     Either end may leave at any time and the other one is woken: `finish` (the producer is done,
     what is queued is still delivered) or `cancel` (nobody wants more, what is queued is dropped).
+    None is no item.
 
     Args:
         depth: items it holds before `put` waits.
@@ -65,22 +67,36 @@ class Channel(Generic[T]):
             self._finished = True
             self._changed.notify_all()
 
-    def cancel(self) -> None:
-        """No more items are wanted."""
+    def cancel(self) -> int:
+        """No more items are wanted; returns how many were thrown away."""
         with self._changed:
             self._cancelled = True
+            left = len(self._items)
             self._items.clear()
             self._changed.notify_all()
+            return left
+
+    @property
+    def ended(self) -> bool:
+        """Whether no more items can be taken: finished and empty, or cancelled."""
+        with self._changed:
+            return not self._items and (self._finished or self._cancelled)
+
+    def take(self, timeout_s: float | None = None) -> T | None:
+        """The next item, waited for; None when there are no more, or none came in time."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._items or self._finished or self._cancelled, timeout_s
+            )
+            if not self._items:
+                return None
+            item = self._items.popleft()
+            self._changed.notify_all()
+            return item
 
     def __iter__(self) -> Iterator[T]:
         """Items in order until the channel is finished and empty, or cancelled."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._items or self._finished or self._cancelled)
-                if not self._items:
-                    return
-                item = self._items.popleft()
-                self._changed.notify_all()
+        while (item := self.take()) is not None:
             yield item
 
 
@@ -154,9 +170,13 @@ class ReadAhead(Generic[T]):
         return iter(self._channel)
 
     def _read(self) -> None:
+        account, dropped = account_of(self._source), 0
         try:
             for frame in self._source:
                 if not self._channel.put(self._prepare(frame)):
                     return
+                if account is not None:
+                    account.count(dropped=self._channel.dropped - dropped)
+                    dropped = self._channel.dropped
         finally:
             self._channel.finish()

@@ -24,7 +24,7 @@ from fasterseg.stream.in_flight import infer_each
 from fasterseg.stream.readahead import ReadAhead
 from fasterseg.stream.results import SegmentationResult
 from fasterseg.stream.sources import open_source
-from fasterseg.stream.sources_options import SourceOptions
+from fasterseg.stream.sources_options import Drop, SourceOptions
 from fasterseg.stream.stages import Begun, Inferred, Prepared
 from fasterseg.types import Frame, Size, StageTimes
 
@@ -165,6 +165,8 @@ class Segmenter:
         limit: int | None = None,
         start_s: float = 0.0,
         loop: int = 1,
+        drop: Drop = "auto",
+        reconnect_attempts: int | None = None,
     ) -> Iterator[SegmentationResult]:
         """Segment a source frame by frame, reading ahead in a thread.
 
@@ -176,6 +178,9 @@ class Segmenter:
             limit: take at most so many frames.
             start_s: begin with the first frame at or after so many seconds.
             loop: read a file so many times; 0: for ever.
+            drop: which frames of a live source are given up; see `DROPS`.
+            reconnect_attempts: how often in a row a live source that was lost is opened again;
+                -1: for ever; None: the kind of source decides.
 
         Yields:
             One result per frame, in order.
@@ -183,7 +188,14 @@ class Segmenter:
         Raises:
             SourceError: the source cannot be opened or was lost.
         """
-        options = SourceOptions(stride=stride, limit=limit, start_s=start_s, loop=loop)
+        options = SourceOptions(
+            stride=stride,
+            limit=limit,
+            start_s=start_s,
+            loop=loop,
+            drop=drop,
+            reconnect_attempts=reconnect_attempts,
+        )
         with closing(open_source(str(uri), options)) as source:
             if source.size is not None:
                 self.open(source.size)

@@ -70,6 +70,7 @@ class SinkOptions:
         per_frame: let the statistics list every frame.
         h264: how overlay videos are encoded: "fast", or "small" (three times the CPU time, a
             quarter smaller at the same quality).
+        viewed: a live page shows overlays as well.
 
     Raises:
         UsageError: alpha is outside [0, 1], or ids or h264 is neither of its values.
@@ -83,6 +84,7 @@ class SinkOptions:
     indexed: bool = False
     per_frame: bool = False
     h264: H264 = "fast"
+    viewed: bool = False
 
     def __post_init__(self) -> None:
         if self.ids not in get_args(Ids):
@@ -112,7 +114,8 @@ def check_options(plans: Mapping[str, OutputPlan], options: SinkOptions) -> None
         for name, plan in plans.items()
     )
     videos = any(name == "overlay" and plan.is_video for name, plan in plans.items())
-    overlay, ids = "overlay" in plans, any(name not in ("overlay", "stats") for name in plans)
+    overlay = "overlay" in plans or options.viewed
+    ids = any(name not in ("overlay", "stats") for name in plans)
     heeded = {
         "--legend": (options.legend, overlay, "an overlay"),
         "--contours": (options.contours, overlay, "an overlay"),

@@ -25,7 +25,8 @@ SOURCES: Final[Mapping[str, str]] = {
     "image": "fasterseg.stream.sources_files:PictureSource",
     "images": "fasterseg.stream.sources_files:PictureSource",
     "pipe": "fasterseg.stream.sources_pipe:open_pipe",
-    "raw": "fasterseg.stream.sources_pipe:RawSource",
+    "raw": "fasterseg.stream.sources_pipe:open_raw",
+    "stream": "fasterseg.stream.sources_network:open_stream",
     "video": "fasterseg.stream.sources_video:VideoSource",
 }
 """What a URI is -> what opens it, called as `(uri, SourceOptions) -> FrameSource`."""
@@ -41,7 +42,9 @@ CAMERA: Final = re.compile(r"(?:camera:|/dev/video)(\d+)")
 NUMBERED: Final = re.compile(r"%(0\d+|)d")
 """The number in a printf pattern of files: `%d`, `%06d`."""
 
-_CREDENTIALS: Final = re.compile(r"(?<=://)[^/\s]*@")
+_LOCATORS: Final = re.compile(r"[^\s]*://[^\s]*")
+_SCHEMES: Final = re.compile(r"(?<![A-Za-z0-9+.-])(?=[A-Za-z][A-Za-z0-9+.-]*://)")
+_LIVE_KINDS: Final = frozenset({"camera", "gstreamer", "pipe", "raw", "stream"})
 _LONGEST_STEM: Final = 180
 
 
@@ -112,7 +115,9 @@ def open_source(uri: str, options: SourceOptions = SourceOptions()) -> FrameSour
     """
     if uri.startswith("file://"):
         uri = uri.removeprefix("file://")
-    opener = resolve(SOURCES, "source", "raw" if options.raw else kind_of(uri))
+    kind = "raw" if options.raw else kind_of(uri)
+    _check_live(kind, uri, options)
+    opener = resolve(SOURCES, "source", kind)
     if options.loop == 1:
         source: FrameSource = opener(uri, options)
         return source
@@ -161,9 +166,13 @@ def kind_of(uri: str) -> str:
 def _kind_of_url(uri: str) -> str:
     try:
         urlsplit(uri)
-    except ValueError as error:
-        raise SourceError(f"{redacted(uri)} is no URL: {error}; check its spelling") from None
-    return "video"
+        is_url = True
+    except ValueError:
+        # The reason may repeat user and password.
+        is_url = False
+    if not is_url:
+        raise SourceError(f"{redacted(uri)} is no URL; check the spelling of host and port")
+    return "stream"
 
 
 def _kind_of_file(path: Path) -> str:
@@ -186,10 +195,41 @@ def _kind_of_pattern(uri: str) -> str:
 
 
 def redacted(uri: str) -> str:
-    """The URI as it may be shown: a URL without `user:password@` and without its query."""
+    """The URI as it may be shown: a URL without `user:password@` and without its query.
+
+    Passwords with signs that should have been escaped go as well, in doubt with parts of the path.
+    What follows a space (RTMP's options, passwords among them) is left out.
+    """
     if "://" not in uri:
         return uri
-    return _CREDENTIALS.sub("", uri).partition("?")[0]
+    shown = ""
+    # FFmpeg takes several at once: concat:rtsp://...|rtsp://...
+    for part in _SCHEMES.split(uri):
+        scheme, sign, rest = part.partition("://")
+        shown += scheme + sign + _without_secrets(rest)
+        if re.search(r"[?#\s]", rest):
+            break
+    return shown
+
+
+def _without_secrets(location: str) -> str:
+    """Host and path of what follows `://`."""
+    location = re.split(r"\s", location, maxsplit=1)[0]
+    before_slash = location.partition("/")[0]
+    authority = re.split(r"[/?#]", location, maxsplit=1)[0]
+    port = authority.rpartition("]")[2].partition(":")[2]
+    if "@" in before_slash:
+        location = location[before_slash.rindex("@") + 1 :]
+    elif port and not port.isdigit():
+        location = location.rpartition("@")[2]
+    path = re.split(r"[?#]", location, maxsplit=1)[0]
+    # A password may hold slashes as well.
+    return path.rpartition("@")[2] if port or "@" in before_slash else path
+
+
+def redacted_text(text: str) -> str:
+    """A text in which every URL is shown as `redacted` shows it."""
+    return _LOCATORS.sub(lambda match: redacted(match[0]), text)
 
 
 def stem_of(location: str) -> str:
@@ -202,6 +242,21 @@ def safe_stem(name: str) -> str:
     """A name that outputs can start with: valid UTF-8, with room for what is put behind it."""
     text = os.fsencode(name).decode(errors="replace")
     return text.encode()[:_LONGEST_STEM].decode(errors="ignore") or "stream"
+
+
+def _check_live(kind: str, uri: str, options: SourceOptions) -> None:
+    """Refuse what only makes sense for a source that is not simply read."""
+    if kind in _LIVE_KINDS:
+        return
+    for option, given in (
+        ("--reconnect-attempts", options.reconnect_attempts),
+        ("--drop oldest", options.drop == "oldest"),
+    ):
+        if given:
+            raise UsageError(
+                f"{option} is for cameras, streams and pipes; {uri} is a file, of which every "
+                "frame is read. Leave it out"
+            )
 
 
 def refuse_timing(name: str, options: SourceOptions) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import os
 import sys
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -34,13 +36,16 @@ _TEXT_FORMATS: Final = frozenset({"adf", "bin", "idf", "tty", "xbin"})
 _PICTURE_CONTAINERS: Final = frozenset({".heic", ".heif"})
 
 
-def open_container(location: str, name: str, pipe: Pipe | None = None) -> Any:
+def open_container(
+    location: str, name: str, pipe: Pipe | None = None, *, stall_s: float | None = None
+) -> Any:
     """Open a container for reading.
 
     Args:
         location: path or URL.
         name: what it is called in messages.
         pipe: where the bytes come from instead of `location`.
+        stall_s: how long to wait for more of a URL; None: as long as for the first of it.
 
     Raises:
         SourceError: it cannot be opened, is empty, or is no video.
@@ -48,24 +53,55 @@ def open_container(location: str, name: str, pipe: Pipe | None = None) -> Any:
     remote = "://" in location and pipe is None
     if not remote and pipe is None:
         _check_file(Path(location), name)
-    options = {"rtsp_transport": "tcp"} if location.startswith("rtsp") else {}
-    timeout = NETWORK_TIMEOUT_S if remote else None
+    timeout = (NETWORK_TIMEOUT_S, stall_s or NETWORK_TIMEOUT_S) if remote else None
     try:
         target = location if remote else _target(location, pipe)
-        container = av.open(target, options=options, timeout=timeout, **_METADATA)
+        with unlogged(remote):
+            container = av.open(
+                target, options=_network_options(location), timeout=timeout, **_METADATA
+            )
     except (av.error.InvalidDataError, av.error.EOFError):
-        _check_pipe(pipe)
-        raise SourceError(not_a_video(name, pipe)) from None
+        problem = not_a_video(name, pipe)
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        _check_pipe(pipe)
-        # The cause is left out: FFmpeg's error repeats the URL with its password.
         reason = getattr(error, "strerror", None) or type(error).__name__
         remedy = "Check address, network and credentials" if remote else "Check its permissions"
-        raise SourceError(f"cannot open {name}: {reason}. {remedy}") from None
+        problem = f"cannot open {name}: {reason}. {remedy}"
+    else:
+        problem = ""
+    if problem:
+        _check_pipe(pipe)
+        # Out here no other error hangs on it: FFmpeg's repeats the URL with its password.
+        raise SourceError(problem)
     if container.format.name in _TEXT_FORMATS:
         container.close()
         raise SourceError(not_a_video(name, pipe))
     return container
+
+
+def _network_options(location: str) -> dict[str, str]:
+    """FFmpeg's options for this kind of URL."""
+    scheme = location.partition("://")[0].lower()
+    if scheme in ("rtsp", "rtsps"):
+        return {"rtsp_transport": "tcp"}
+    if scheme.startswith("rtmp"):
+        # FFmpeg would look out for sound that may yet come for much longer.
+        return {"analyzeduration": "2000000"}
+    # More than fits into its buffer costs a few pictures, and not the stream.
+    return {"overrun_nonfatal": "1"} if scheme in ("udp", "udplite") else {}
+
+
+@contextlib.contextmanager
+def unlogged(remote: bool = True) -> Iterator[list[Any]]:
+    """Keep back what FFmpeg logs in this thread, where somebody has it log: URLs with passwords.
+
+    Yields:
+        What was kept back so far; whoever stays inside for long must empty it.
+    """
+    if not remote or av.logging.get_level() is None:
+        yield []
+        return
+    with av.logging.Capture() as logged:
+        yield logged
 
 
 def video_stream(container: Any, name: str) -> Any:

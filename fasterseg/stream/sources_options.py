@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
+from typing import Final, Literal, get_args
 
 from fasterseg.errors import UsageError
 from fasterseg.registry import unknown
@@ -15,9 +15,19 @@ from fasterseg.types import Size
 RAW_FORMATS: Final = ("bgr24", "bgra", "gray", "nv12", "rgb24", "rgba", "yuv420p")
 """Pixel formats of raw video, by FFmpeg's names."""
 
+Drop = Literal["auto", "none", "oldest"]
+DROPS: Final[tuple[Drop, ...]] = get_args(Drop)
+"""What happens to frames that come faster than they are taken.
+
+`none`: the source waits (fill: wait; consume: lazily, every frame in order). `oldest`: one frame
+waits, and the next one takes its place (fill: drop the oldest; consume: eagerly, the newest).
+`auto`: `oldest` for what arrives at its own pace, `none` for everything else.
+"""
+
 DEFAULT_RAW_FPS: Final = Fraction(25)
 MINIMUM_FPS: Final = Fraction(1, 86_400)
 MAXIMUM_FPS: Final = 1000
+LONGEST_WAIT_S: Final = 86_400.0
 """Other rates than a frame a day to 1000 a second are taken for a mistake."""
 
 # Source times are rounded to their container's ticks (Matroska: 1 ms) and cameras jitter.
@@ -65,6 +75,12 @@ class SourceOptions:
         max_fps: take at most so many frames per second of the source's time, evenly spread; the
             others are passed over, times stay as they are. Not for pictures.
         raw: the input is raw bytes of this kind.
+        reconnect_attempts: how often in a row a live source that was lost is opened again; -1:
+            for ever; None: the kind of source decides. Given, it holds for the first opening
+            too. Not for files.
+        reconnect_interval_s: pause before the first of these attempts; the next ones double.
+        stall_s: a live source that gives no picture for so long is taken for lost.
+        drop: which frames are given up; see `DROPS`.
 
     Raises:
         UsageError: a value that cannot be right.
@@ -76,8 +92,13 @@ class SourceOptions:
     loop: int = 1
     max_fps: Fraction | None = None
     raw: RawVideo | None = None
+    reconnect_attempts: int | None = None
+    reconnect_interval_s: float = 1.0
+    stall_s: float = 10.0
+    drop: Drop = "auto"
 
     def __post_init__(self) -> None:
+        self._check_live()
         for option, value in (("stride", self.stride), ("limit", self.limit)):
             if value is not None and value < 1:
                 raise UsageError(f"{option} is {value}; it must be 1 or more")
@@ -87,6 +108,23 @@ class SourceOptions:
             raise UsageError(f"start is {self.start_s}; it is a time in seconds, 0 or later")
         if self.max_fps is not None:
             _check_rate("max fps", self.max_fps)
+
+    def _check_live(self) -> None:
+        if self.reconnect_attempts is not None and self.reconnect_attempts < -1:
+            raise UsageError(
+                f"reconnect attempts is {self.reconnect_attempts}; it must be 0 or more, or -1 "
+                "for ever"
+            )
+        for option, seconds in (
+            ("reconnect interval", self.reconnect_interval_s),
+            ("stall timeout", self.stall_s),
+        ):
+            if not 0 < seconds <= LONGEST_WAIT_S:
+                raise UsageError(
+                    f"{option} is {seconds:g} s; it must be above 0 and at most {LONGEST_WAIT_S:g}"
+                )
+        if self.drop not in DROPS:
+            raise UsageError(unknown("drop policy", self.drop, list(DROPS)))
 
     def rate(self, native: Fraction | None) -> Fraction | None:
         """Frames taken per second of a source that has `native`; None: unknown."""

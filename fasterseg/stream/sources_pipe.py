@@ -7,8 +7,9 @@ import os
 import select
 import stat
 import sys
+import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,9 @@ from numpy.typing import NDArray
 
 from fasterseg.errors import FastersegError, SourceError, UsageError
 from fasterseg.stream.sources import STDIN, FrameSource, Kind, safe_stem
+from fasterseg.stream.sources_live import LiveSource, Opening
 from fasterseg.stream.sources_options import RawVideo, SourceOptions
+from fasterseg.stream.sources_session import FrameConnection
 from fasterseg.stream.sources_video import VideoSource
 from fasterseg.types import Frame, Size
 
@@ -54,9 +57,63 @@ def open_pipe(uri: str, options: SourceOptions) -> FrameSource:
 
     Raises:
         SourceError: nothing comes, or it is no container that can be read without seeking.
-        UsageError: a loop was asked for; see `open_source`.
+        UsageError: an option that a pipe cannot follow; see `open_source`.
     """
-    return VideoSource(uri, options, Pipe(uri))
+    if not _is_live(options):
+        return VideoSource(uri, options, Pipe(uri))
+    return _live(uri, options, lambda whole, pipe: VideoSource(uri, whole, pipe))
+
+
+def open_raw(uri: str, options: SourceOptions) -> FrameSource:
+    """Raw frames from standard input, a FIFO or a file.
+
+    Raises:
+        SourceError: they cannot be read, or end within the first frame.
+        UsageError: an option that they cannot follow; see `open_source`.
+    """
+    if not _is_live(options):
+        return RawSource(uri, options)
+    return _live(uri, options, lambda whole, pipe: RawSource(uri, whole, pipe))
+
+
+def _is_live(options: SourceOptions) -> bool:
+    return bool(options.reconnect_attempts) or options.drop == "oldest"
+
+
+def _live(
+    uri: str, options: SourceOptions, opener: Callable[[SourceOptions, Pipe], FrameSource]
+) -> LiveSource:
+    """Frames from a pipe that drops what nobody takes, or is opened again when it ends."""
+    is_stdin = uri in STDIN
+    if not is_stdin and not _is_fifo(uri):
+        raise UsageError(
+            f"--reconnect-attempts and --drop oldest are for pipes; {uri} is a file, of which "
+            "every frame is read. Leave them out"
+        )
+    if is_stdin and options.reconnect_attempts:
+        raise UsageError(
+            "--reconnect-attempts opens a source again, and stdin comes only once; use a named "
+            "pipe (mkfifo), or leave it out"
+        )
+    name = "stdin" if is_stdin else uri
+    whole = SourceOptions(raw=options.raw)
+
+    def connect(left: threading.Event) -> FrameConnection:
+        return FrameConnection(opener(whole, Pipe(uri, left)))
+
+    again = bool(options.reconnect_attempts)
+    opening = Opening(
+        name,
+        safe_stem(name if is_stdin else Path(uri).stem),
+        "video",
+        connect,
+        attempts=0,
+        drops=False,
+        stalls=again,
+        tells_end=False,
+        remedy="check the program that writes it",
+    )
+    return LiveSource(opening, options)
 
 
 class Pipe:
@@ -67,18 +124,21 @@ class Pipe:
 
     Args:
         uri: `-` or a path. Opening a FIFO waits for its writer.
+        left: nobody waits for bytes any more once this is set; with it, a FIFO is opened without
+            waiting, and reading waits instead.
 
     Raises:
         SourceError: it cannot be opened, or is a terminal.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, left: threading.Event | None = None) -> None:
         self.is_stdin = uri in STDIN
         self.name = "stdin" if self.is_stdin else uri
         self.bytes_read = 0
-        self._interrupted = False
+        self.is_live = left is not None
+        self._left = left or threading.Event()
         self._error: BaseException | None = None
-        self._fd: int | None = _stdin() if self.is_stdin else _opened(uri)
+        self._fd: int | None = _stdin() if self.is_stdin else _opened(uri, waits=not self.is_live)
 
     @property
     def is_file(self) -> bool:
@@ -88,7 +148,7 @@ class Pipe:
     def read(self, size: int) -> bytes:
         """At most so many bytes, empty at the end, after an interrupt, and after an error."""
         try:
-            while not self._interrupted and self._error is None and self._fd is not None:
+            while not self._left.is_set() and self._error is None and self._fd is not None:
                 if select.select([self._fd], [], [], POLL_S)[0]:
                     data = os.read(self._fd, size)
                     self.bytes_read += len(data)
@@ -129,7 +189,7 @@ class Pipe:
 
     def interrupt(self) -> None:
         """Wake whoever waits for bytes; there will be none."""
-        self._interrupted = True
+        self._left.set()
 
     def close(self) -> None:
         """Close what was opened; standard input stays open."""
@@ -145,10 +205,10 @@ class RawSource:
         SourceError: it cannot be read, or ends within the first frame.
     """
 
-    def __init__(self, uri: str, options: SourceOptions) -> None:
+    def __init__(self, uri: str, options: SourceOptions, pipe: Pipe | None = None) -> None:
         assert options.raw is not None
         self._raw: RawVideo = options.raw
-        self._pipe = Pipe(uri)
+        self._pipe = pipe or Pipe(uri)
         self.name = self._pipe.name
         self.stem = safe_stem("stdin" if self._pipe.is_stdin else Path(uri).stem)
         self.kind: Kind = "video"
@@ -263,10 +323,22 @@ def _stdin() -> int:
     return fd
 
 
-def _opened(uri: str) -> int:
+def _is_fifo(uri: str) -> bool:
     try:
-        return os.open(Path(uri).expanduser(), os.O_RDONLY | os.O_CLOEXEC)
+        return stat.S_ISFIFO(Path(uri).expanduser().stat().st_mode)
     except OSError as error:
-        raise SourceError(
-            f"cannot read {uri}: {error.strerror or error}; check name and permissions"
-        ) from error
+        raise _unreadable(uri, error) from error
+
+
+def _opened(uri: str, *, waits: bool) -> int:
+    try:
+        flags = os.O_RDONLY | os.O_CLOEXEC | (0 if waits else os.O_NONBLOCK)
+        fd = os.open(Path(uri).expanduser(), flags)
+        os.set_blocking(fd, True)
+        return fd
+    except OSError as error:
+        raise _unreadable(uri, error) from error
+
+
+def _unreadable(uri: str, error: OSError) -> SourceError:
+    return SourceError(f"cannot read {uri}: {error.strerror or error}; check name and permissions")

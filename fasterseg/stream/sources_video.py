@@ -1,4 +1,4 @@
-"""Frames from video files, pipes and network streams, decoded by FFmpeg through PyAV."""
+"""Frames from video files, pipes and recordings on the network, decoded by FFmpeg through PyAV."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 import av
 
@@ -32,11 +31,10 @@ SEEK_MARGINS_S: Final = (0.0, 10.0)
 """How long before the start to seek to; some containers land late the first time."""
 
 _TIME_TOLERANCE_S: Final = 1e-3
-_LIVE_SCHEMES: Final = frozenset({"rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "udp"})
 
 
 class VideoSource:
-    """A video file, a network stream or a container that comes through a pipe; see `FrameSource`.
+    """A video file, a recording on the network or a container through a pipe; see `FrameSource`.
 
     Frames are upright (the container's rotation is applied) and all of the first one's size.
     Interlaced frames stay as they are decoded, both fields together. Colours follow the matrix
@@ -47,6 +45,7 @@ class VideoSource:
         uri: path or URL.
         options: which frames are taken. A start is found by seeking where that is possible.
         pipe: where the bytes come from instead.
+        container: the one at `uri`, where it is open already; closed with the source.
 
     Raises:
         SourceError: it cannot be opened, has no video in it, or no frame can be decoded.
@@ -58,6 +57,7 @@ class VideoSource:
         uri: str,
         options: SourceOptions = SourceOptions(),  # noqa: B008 - frozen
         pipe: Pipe | None = None,
+        container: Any = None,
     ) -> None:
         self._remote = "://" in uri and pipe is None
         self._location = uri if self._remote else str(Path(uri).expanduser())
@@ -72,7 +72,8 @@ class VideoSource:
         self.warnings: list[str] = []
         self.lost_frames = 0
         self.truncated = False
-        self._container: Any = None
+        self.live = False
+        self._container: Any = container
         self._told_interlaced = False
         try:
             self._open()
@@ -108,28 +109,21 @@ class VideoSource:
             self._pipe.close()
 
     def _open(self) -> None:
-        self._container = open_container(self._location, self.name, self._pipe)
+        if self._container is None:
+            self._container = open_container(self._location, self.name, self._pipe)
         self._stream = video_stream(self._container, self.name)
         # Threads over frames decode ahead: more speed for a file, more delay for a live picture.
-        self._stream.thread_type = "SLICE" if self._is_live() else "AUTO"
-
-    def _is_live(self) -> bool:
-        if urlsplit(self._location).scheme in _LIVE_SCHEMES and self._remote:
-            return True
-        endless = declared_seconds(self._container, self._stream) is None
-        return self._remote and endless and not self._stream.frames
+        self._stream.thread_type = "SLICE" if self._pipe and self._pipe.is_live else "AUTO"
 
     def _describe(self) -> None:
         stream, options = self._stream, self._options
-        self.live = self._is_live()
         self._rate = rate_of_stream(stream)
         self._duration_s = declared_seconds(self._container, stream)
         self.fps: Fraction | None = options.rate(self._rate)
         self.time_base: Fraction | None = fraction_of(stream.time_base)
         total = stream.frames or round((self._duration_s or 0.0) * float(self._rate or 0))
         total -= round(options.start_s * float(self._rate or 0))
-        known = total > 0 and not self.live
-        self.frame_count: int | None = options.count(total, self._rate) if known else None
+        self.frame_count: int | None = options.count(total, self._rate) if total > 0 else None
         self._timeline = Timeline(self._rate, self.time_base, self.warnings)
         if self._container.streams.audio:
             self.notes.append(
@@ -188,6 +182,7 @@ class VideoSource:
                 yield from pictures
                 return
         self._container.close()
+        self._container = None
         self._open()
         self._timeline.seek()
         yield from self._timed()
@@ -242,11 +237,6 @@ class VideoSource:
         try:
             yield from self._container.demux(self._stream)
         except av.error.FFmpegError as error:
-            if self.live:
-                raise SourceError(
-                    f"{self.name}: the stream was lost ({error.strerror}). Check the network and "
-                    "the sender, then start again"
-                ) from None
             self.truncated = True
             self.warnings.append(f"{self.name}: reading stopped early ({error.strerror})")
         self._check_pipe()
@@ -257,8 +247,6 @@ class VideoSource:
 
     def _check_end(self, count: int, end_s: float) -> None:
         """Say so when the file ended before the end it declares, and count what is missing."""
-        if self.live:
-            return
         whole = self._options.start_s == 0
         declared = self._stream.frames if whole else 0
         ended_early = not (declared and count >= declared) and (

@@ -80,3 +80,24 @@ def test_raw_frames_through_a_pipe_become_a_video_and_facts(tmp_path: Path) -> N
     assert (facts["truncated"], facts["lost_frames"]) == (True, 1)
     assert b"warning: stdin ends within a frame" in done.stderr
     assert (tmp_path / "out.mp4").stat().st_size > 0
+
+
+def test_options_of_live_sources_are_taken_over() -> None:
+    assert options(
+        reconnect_attempts=-1, reconnect_interval=2.5, stall_timeout=4.0, drop="none"
+    ) == SourceOptions(reconnect_attempts=-1, reconnect_interval_s=2.5, stall_s=4.0, drop="none")
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"reconnect_attempts": -2}, "attempts is -2; it must be 0 or more, or -1 for ever"),
+        ({"reconnect_interval": 0.0}, "reconnect interval is 0 s; it must be above 0"),
+        ({"reconnect_interval": float("nan")}, "reconnect interval is nan s"),
+        ({"stall_timeout": 1e9}, r"stall timeout is 1e\+09 s; .* at most 86400"),
+        ({"drop": "newest"}, "unknown drop policy 'newest'"),
+    ],
+)
+def test_wrong_options_of_live_sources_are_refused(given: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        options(**given)

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from fasterseg.errors import OutputError, SourceError
 from fasterseg.labels import CAMVID
 from fasterseg.stream import cores
-from fasterseg.stream.pipeline import Progress, run_pipeline
+from fasterseg.stream.pipeline import Progress, Summary, run_pipeline
 from fasterseg.stream.results import SegmentationResult
 from fasterseg.stream.segmenter import Segmenter
 from fasterseg.stream.sinks import SinkOptions, open_sinks
@@ -34,6 +35,7 @@ from tests.unit.stream.conftest import (
     write_picture,
     write_video,
 )
+from tests.unit.stream.live_parts import Nap, Sender, Silence, pictures
 
 FRAMES = 30
 
@@ -341,3 +343,81 @@ def test_opencv_gets_its_threads_back(tmp_path: Path, monkeypatch: pytest.Monkey
         run_pipeline(source, segmenter, [sink])
     assert during == [1, 1, 1]
     assert cv2.getNumThreads() == threads
+
+
+def test_what_a_live_source_captured_was_processed_dropped_or_passed_over() -> None:
+    sender = Sender([*pictures(20), SourceError("lost")], pictures(18))
+    source = sender.open(stride=2, limit=15)
+    summary = run_pipeline(source, segmenter_of(), [ListSink()])
+    count = summary.live
+    assert count is not None
+    assert count.processed == summary.frames == 15
+    assert count.captured == count.processed + count.dropped + count.passed_over
+    assert (count.unfinished, count.reconnects) == (0, 1)
+    assert count.seconds_offline > 0
+    data = json.loads(json.dumps(summary.to_json()))
+    assert data["ended"] == "complete"
+    assert data["live"]["captured"] == count.captured
+
+
+def test_frames_dropped_before_and_behind_the_reader_are_counted_together() -> None:
+    sender = Sender([Nap(0.002) if n % 2 else p for p in pictures(38) for n in (0, 1)])
+    source = sender.open(drop="oldest", reconnect_attempts=0)
+    summary = run_pipeline(source, segmenter_of(lambda run: time.sleep(0.01)), [])
+    count = summary.live
+    assert count is not None
+    assert count.captured == count.processed + count.dropped + count.passed_over
+    assert summary.dropped == count.dropped > 0
+    assert count.captured == 38
+
+
+def test_staleness_covers_the_writing_of_a_result() -> None:
+    sender = Sender(pictures(3))
+    source = sender.open(clock=time.monotonic, reconnect_attempts=0)
+    sink = ListSink(lambda index: time.sleep(0.05) if index == 1 else None)
+    count = run_pipeline(source, segmenter_of(), [sink]).live
+    assert count is not None
+    assert count.max_staleness_s >= 0.05
+
+
+def test_a_lost_live_source_tells_what_was_done_before_it_raises() -> None:
+    sender = Sender([*pictures(4), SourceError("lost")])
+    source, sink = sender.open(reconnect_attempts=1), ListSink()
+    told: list[Summary] = []
+    with pytest.raises(SourceError, match="was lost for good"):
+        run_pipeline(source, segmenter_of(), [sink], on_failure=told.append)
+    (summary,) = told
+    assert (summary.ended, summary.frames, sink.closed) == ("lost", 4, 1)
+    assert summary.to_json()["ended"] == "lost"
+    assert summary.live is not None
+    assert summary.live.seconds_offline > 0
+
+
+def test_an_interrupted_live_source_tells_what_was_done() -> None:
+    def interrupt(run: int) -> None:
+        if run == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+
+    sender = Sender([*pictures(20), Silence])
+    told: list[Summary] = []
+    with pytest.raises(KeyboardInterrupt):
+        run_pipeline(sender.open(), segmenter_of(interrupt), [], on_failure=told.append)
+    (summary,) = told
+    assert summary.ended == "interrupted"
+    assert summary.live is not None
+    count = summary.live
+    assert count.captured == (
+        count.processed + count.dropped + count.passed_over + count.unfinished
+    )
+
+
+def test_files_have_no_account_and_tell_nothing_when_they_fail() -> None:
+    told: list[Summary] = []
+    source = FakeSource(numbered(20), on_frame=raise_at(7, SourceError("lost")))
+    with pytest.raises(SourceError):
+        run_pipeline(source, segmenter_of(), [], on_failure=told.append)
+    assert told == []
+    summary = run_pipeline(FakeSource(numbered(2)), segmenter_of(), [])
+    assert summary.live is None
+    assert not {"live", "ended"} & set(summary.to_json())

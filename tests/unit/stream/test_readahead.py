@@ -169,3 +169,29 @@ def test_thread_does_not_keep_the_reader_of_a_finished_block_alive() -> None:
     del reader
     gc.collect()
     assert gone() is None
+
+
+def test_taking_from_a_silent_channel_ends_after_the_time_given() -> None:
+    channel: Channel[int] = Channel(2)
+    assert channel.take(0.01) is None
+    assert not channel.ended
+    channel.put(0)
+    assert channel.take(0.01) == 0
+
+
+def test_a_channel_has_ended_once_what_was_put_is_taken() -> None:
+    channel: Channel[int] = Channel(2)
+    channel.put(0)
+    channel.finish()
+    assert not channel.ended
+    assert channel.take() == 0
+    assert channel.ended
+    assert channel.take() is None
+
+
+def test_cancel_tells_how_many_items_nobody_took() -> None:
+    channel: Channel[int] = Channel(3)
+    channel.put(0)
+    channel.put(1)
+    assert channel.cancel() == 2
+    assert channel.ended

@@ -20,8 +20,8 @@ def test_every_registered_kind_has_its_class(kind: str) -> None:
     [
         ("camera:0", "camera"),
         ("/dev/video2", "camera"),
-        ("rtsp://host/stream", "video"),
-        ("http://host/a.jpg", "video"),
+        ("rtsp://host/stream", "stream"),
+        ("http://host/a.jpg", "stream"),
         ("nowhere/*.png", "images"),
         ("nowhere/%06d.png", "images"),
         ("gst:videotestsrc ! appsink", "gstreamer"),

@@ -18,10 +18,12 @@ import pytest
 from fasterseg.errors import SourceError, UsageError
 from fasterseg.stream.readahead import ReadAhead
 from fasterseg.stream.sources import FrameSource, Kind, open_source
+from fasterseg.stream.sources_live import LiveSource
 from fasterseg.stream.sources_options import RAW_FORMATS, RawVideo, SourceOptions
 from fasterseg.types import Size
 from tests.contract.source import SourceContract
 from tests.unit.stream.conftest import NTSC, number_of, numbered, solid, write_video
+from tests.unit.stream.live_parts import wait_until
 
 SMALL = Size(4, 6)
 FRAME_BYTES = SMALL.pixels * 3
@@ -331,3 +333,88 @@ def test_raw_file_can_be_looped(tmp_path: Path) -> None:
     path.write_bytes(raw_bytes(3))
     options = SourceOptions(raw=BGR, loop=2)
     assert numbers(str(path), options) == [0, 1, 2, 0, 1, 2]
+
+
+def write_again(fifo: Path, data: bytes, times: int) -> None:
+    """Writer after writer, each when the reader has seen the end of the last one."""
+
+    def is_read() -> bool:
+        for fd in Path("/proc/self/fd").iterdir():
+            # The one that lists the folder is gone already.
+            with contextlib.suppress(FileNotFoundError):
+                if fd.readlink() == fifo:
+                    return True
+        return False
+
+    for _ in range(times):
+        fifo.write_bytes(data)
+        wait_until(lambda: not is_read())
+
+
+def test_fifo_is_opened_again_for_the_next_writer(tmp_path: Path) -> None:
+    data = write_video(tmp_path / "a.mkv", numbered(6)).read_bytes()
+    fifo = tmp_path / "live.mkv"
+    os.mkfifo(fifo)
+
+    writer = threading.Thread(target=write_again, args=(fifo, data, 3))
+    writer.start()
+    options = SourceOptions(reconnect_attempts=20, reconnect_interval_s=0.05, limit=18)
+    source = open_source(str(fifo), options)
+    frames = list(source)
+    source.close()
+    writer.join()
+    assert [number_of(frame.image) for frame in frames] == [*range(6)] * 3
+    assert [frame.index for frame in frames] == list(range(18))
+    assert np.diff([frame.timestamp_s for frame in frames]).min() > 0
+    assert not source.live
+    assert isinstance(source, LiveSource)
+    assert source.account.now().reconnects == 2
+
+
+def test_raw_fifo_is_opened_again_too(tmp_path: Path) -> None:
+    fifo = tmp_path / "live.bgr"
+    os.mkfifo(fifo)
+
+    writer = threading.Thread(target=write_again, args=(fifo, raw_bytes(4), 2))
+    writer.start()
+    options = SourceOptions(raw=BGR, reconnect_attempts=20, reconnect_interval_s=0.05, limit=8)
+    source = open_source(str(fifo), options)
+    assert [number_of(frame.image) for frame in source] == [*range(4)] * 2
+    source.close()
+    writer.join()
+
+
+def test_waiting_for_the_writer_of_a_fifo_can_be_interrupted(tmp_path: Path) -> None:
+    fifo = tmp_path / "live.mkv"
+    os.mkfifo(fifo)
+    timer = threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        open_source(str(fifo), SourceOptions(reconnect_attempts=-1))
+    timer.join()
+
+
+def test_pipe_that_drops_gives_the_newest(stdin: Stdin) -> None:
+    stdin(raw_bytes(30))
+    source = open_source("-", SourceOptions(raw=BGR, drop="oldest"))
+    assert isinstance(source, LiveSource)
+    assert source.live
+    source._session.over(20)
+    assert [number_of(frame.image) for frame in source][-1] == 29
+    source.close()
+    assert (source.name, source.stem, source.warnings) == ("stdin", "stdin", [])
+
+
+def test_stdin_cannot_be_opened_again(stdin: Stdin) -> None:
+    stdin(raw_bytes(1))
+    with pytest.raises(UsageError, match="stdin comes only once; use a named pipe"):
+        open_source("-", SourceOptions(raw=BGR, reconnect_attempts=2))
+
+
+def test_raw_file_is_no_pipe_to_open_again(tmp_path: Path) -> None:
+    path = tmp_path / "frames.bgr"
+    path.write_bytes(raw_bytes(3))
+    with pytest.raises(UsageError, match=r"are for pipes; .*frames\.bgr is a file"):
+        open_source(str(path), SourceOptions(raw=BGR, reconnect_attempts=2))
+    with pytest.raises(SourceError, match=r"cannot read .*gone: No such file"):
+        open_source(str(tmp_path / "gone"), SourceOptions(raw=BGR, reconnect_attempts=2))

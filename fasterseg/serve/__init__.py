@@ -1,0 +1,1 @@
+"""Looking at what runs, from a browser: extra `[serve]` (Starlette, uvicorn)."""
