@@ -128,7 +128,7 @@ def _search(
     )
     run_stages(_run(given, quick, folder), ["measure", "supernet", "search"])
     found: list[dict[str, Any]] = read_json(folder / SEARCH)["targets"]
-    return found
+    return [{**one, "genotype": read_json(folder / one["file"])} for one in found]
 
 
 def _measured_again(file: TableFile, chosen: Sequence[tuple[int, dict[str, Any]]]) -> list[Trial]:

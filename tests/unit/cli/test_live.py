@@ -21,7 +21,7 @@ from tests.shared import ROOT
 
 pytestmark = pytest.mark.onnx
 
-LIMIT_S = 60.0
+LIMIT_S = 120.0
 SMALL = ("--engine", "onnxruntime", "--size", "64x96", "--threads", "1")
 Start = Callable[..., subprocess.Popen[str]]
 
