@@ -170,5 +170,8 @@ def _differences_table(differences: Sequence[Record]) -> Table:
          " and ".join(map(str, one["trainings"])))
         for one in differences
     ]  # fmt: skip
-    note = "Printed whether or not it is positive. An interval that holds 0 shows no difference."
+    note = (
+        "Printed whether or not it is positive. An interval that holds 0 shows no difference. It "
+        "is over pictures and the trainings there are: with one of each, other seeds are not in it."
+    )
     return Table(("difference", "points of mIoU", "95 % interval", "trainings"), rows, note)

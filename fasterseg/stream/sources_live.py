@@ -118,6 +118,7 @@ class LiveSource:
         self._seen: tuple[bytes, NDArray[np.uint8]] | None = None
         self._told_losses = ""
         self._delivered = 0
+        self._was_there = False
         self._origin: Shot | None = None
         self._frames = self._deliver()
         self._session = self._begin(first)
@@ -185,6 +186,7 @@ class LiveSource:
             self._compare(image)
             decode_ms = shot.decode_ms + (time.perf_counter() - started) * 1e3
             self._delivered += 1
+            self._was_there = True
             yield Frame(
                 image,
                 shot.index - self._origin.index,
@@ -219,7 +221,7 @@ class LiveSource:
             return False
         if failure is not None and attempts == 0:
             raise failure
-        if self._delivered:
+        if self._was_there:
             self.account.lost(session.heard_s)
         reason = str(failure or f"{self.name}: the stream ended")
         backoff = Backoff(attempts, self._options.reconnect_interval_s, self._seed)
@@ -248,14 +250,14 @@ class LiveSource:
             self._session.leave()
             return True
         comes = self._session.comes()
-        if comes and self._delivered:
+        if comes and self._was_there:
             self._tell_back(self.account.back(self._session.began_s))
         return comes or self._stop.is_set()
 
     def _attempts(self) -> int:
         """How often the source is opened again if it is lost now."""
         asked = self._options.reconnect_attempts
-        if not self._delivered:
+        if not self._was_there:
             # A wrong address is not tried for minutes, unless that was asked for.
             return asked or 0
         if self._session.finite:
@@ -310,7 +312,7 @@ class LiveSource:
 
     def _gone(self, reason: str, attempts: int) -> SourceError:
         tried = "one attempt" if attempts == 1 else f"{attempts} attempts"
-        what = "was lost for good" if self._delivered else "cannot be opened"
+        what = "was lost for good" if self._was_there else "cannot be opened"
         return SourceError(
             f"{self.name} {what}: {tried} failed, the last one with: "
             f"{reason}. --reconnect-attempts -1 goes on for ever"

@@ -23,6 +23,36 @@ def test_accuracy_is_that_of_the_model_card() -> None:
     assert set(quoted) == {f"{miou:.1f}"}
 
 
+def test_figures_of_the_search_are_those_of_its_records() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.partition("## Search a network for your device")[2].partition("\n## ")[0]
+    folder = ROOT / "benchmarks/results/amd-epyc-25-17-2c/search-camvid-cpu"
+    trained = json.loads((folder / "train.json").read_text())
+    mious = {arm["name"]: arm["miou"] for arm in trained["arms"]}
+    random = [miou for name, miou in mious.items() if name.startswith("random-")]
+    chosen = json.loads((folder / "search.json").read_text())["targets"][0]
+    equal = json.loads((folder / "comparison.json").read_text())["networks"]
+    trials = json.loads((folder / "constraint.json").read_text())["trials"]
+    shares = [trial["again_ms"] / trial["target_ms"] for trial in trials]
+    gains = {one["to"]: one for one in trained["differences"]}
+    quoted = [
+        f"| found | {chosen['measured_ms']:.1f} ms | {mious['searched']:.1f} % |",
+        f"{mious['fasterseg-camvid']:.1f} %",
+        f"{min(random):.1f} to {max(random):.1f} %",
+        f"{min(e['measured_ms'] for e in equal):.1f} to {max(e['measured_ms'] for e in equal):.1f}",
+        f"tau {trained['fidelity']['tau']:.2f}",
+        f"took {min(shares):.2f} to {max(shares):.2f} of the target",
+        *(
+            f"{one['mean']:+.1f} ({one['low']:+.1f} to {one['high']:+.1f})"
+            for one in (gains["fasterseg-camvid"], gains["all random"])
+        ),
+    ]
+    flat = " ".join(section.split())
+    assert [figure for figure in quoted if figure not in flat] == []
+    assert len(trials) == 20
+    assert not any(trial["faults"] for trial in trials)
+
+
 # --- frame rates near the word TensorRT ---------------------------------------------------------
 
 CITED: Final = {

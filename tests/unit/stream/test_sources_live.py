@@ -332,6 +332,15 @@ def test_the_first_frame_is_replaced_where_it_got_old_while_the_engine_was_opene
     assert (count.captured, count.dropped, count.passed_over) == (3, 0, 2)
 
 
+def test_a_loss_while_the_engine_was_opened_is_a_loss_like_any_other() -> None:
+    sender = Sender([*pictures(1), 5.0, SourceError("lost")], pictures(3, first=2))
+    source = sender.open(drop="oldest", reconnect_attempts=None)
+    source._session.over(20)
+    assert number_of(next(iter(source)).image) in (2, 3, 4)
+    source.close()
+    assert source.account.now().reconnects == 1
+
+
 def test_the_only_frame_is_given_however_old() -> None:
     sender = Sender(pictures(1))
     source = sender.open(drop="oldest", reconnect_attempts=0)
