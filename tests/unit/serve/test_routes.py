@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fasterseg.labels import CAMVID
 from fasterseg.overlay import OverlayStyle, draw
+from fasterseg.serve import figures
 from fasterseg.serve.access import HEADERS
 from fasterseg.serve.view import ViewSink
 from tests.unit.serve.conftest import Serve, StubSource, ask, result_of
@@ -94,9 +95,9 @@ def test_it_is_not_healthy_while_no_frames_come(
     sink: ViewSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert ask(sink.url, "/healthz").status == 200
-    monkeypatch.setattr("fasterseg.serve.figures.LOST_AFTER_S", -1.0)
-    monkeypatch.setattr("fasterseg.serve.figures._LOST_INTERVALS", 0)
-    monkeypatch.setattr("fasterseg.serve.figures._LOST_FRAMES", 0)
+    monkeypatch.setattr(figures, "LOST_AFTER_S", -1.0)
+    monkeypatch.setattr(figures, "_LOST_INTERVALS", 0)
+    monkeypatch.setattr(figures, "_LOST_FRAMES", 0)
     health = ask(sink.url, "/healthz")
     assert (health.status, health.json) == (503, {"status": "lost"})
 
