@@ -16,7 +16,7 @@ from fasterseg.serve.figures import Figures, Reporter
 _COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
     "captured": ("fasterseg_frames_captured", "Frames that the source gave."),
     "dropped": ("fasterseg_frames_dropped", "Frames that came faster than they could be taken."),
-    "duplicated": ("fasterseg_frames_duplicated", "Frames that repeat the one before them, bit for bit."),
+    "duplicated": ("fasterseg_frames_duplicated", "Frames equal to the one before them."),
     "lost_frames": ("fasterseg_frames_lost", "Frames that could not be read or decoded."),
     "reconnects": ("fasterseg_reconnects", "How often the source was lost and came back."),
     "seconds_offline": ("fasterseg_offline_seconds", "Seconds without the source."),
