@@ -9,11 +9,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -116,6 +118,14 @@ def _deselect_on_demand(config: pytest.Config, items: list[pytest.Item]) -> None
         if dropped:
             config.hook.pytest_deselected(items=dropped)
             items[:] = [item for item in items if item not in dropped]
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder that the tests of one file share, gone after the last: runs leave gigabytes."""
+    folder = tmp_path_factory.mktemp("workshop")
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

@@ -41,17 +41,16 @@ COMMON = ("--images", "4", "--device", "cpu", "--threads", "1")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(workshop: Path) -> Path:
     """Small copies of the four configurations, and a table of the nominal device."""
-    folder = tmp_path_factory.mktemp("paper")
     for path in (CONFIGS / "paper").glob("*.toml"):
         text = path.read_text(encoding="utf-8")
         for old, new in SMALL.items():
             text = re.sub(rf"^{old}", new, text, flags=re.MULTILINE)
-        (folder / path.name).write_text(text, encoding="utf-8")
+        (workshop / path.name).write_text(text, encoding="utf-8")
     space = SearchSpace(layers=7, widths=(4, 6), num_classes=19)
-    nominal_table(space, Size(128, 256), folder / "table.json").save()
-    return folder
+    nominal_table(space, Size(128, 256), workshop / "table.json").save()
+    return workshop
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

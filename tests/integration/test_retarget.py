@@ -56,18 +56,17 @@ def search(folder: Path, *arguments: str, script: str = PROGRAM, dies_after: str
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(workshop: Path) -> Path:
     """What `run --smoke` leaves, in `smoke/`."""
-    folder = tmp_path_factory.mktemp("retarget")
     begun = time.monotonic()
-    assert search(folder, "run", "--smoke", "--output", "smoke", *COMMON) == 0
+    assert search(workshop, "run", "--smoke", "--output", "smoke", *COMMON) == 0
     assert time.monotonic() - begun < 240
     # A search never reads val and test: from here on they are gone.
-    shutil.copytree(folder / "smoke/data", folder / "data")
+    shutil.copytree(workshop / "smoke/data", workshop / "data")
     for split in ("val", "test"):
-        shutil.rmtree(folder / "data/images" / split)
-        shutil.rmtree(folder / "data/labels" / split)
-    return folder
+        shutil.rmtree(workshop / "data/images" / split)
+        shutil.rmtree(workshop / "data/labels" / split)
+    return workshop
 
 
 def read(path: Path) -> Any:
@@ -153,6 +152,7 @@ def test_killed_in_stages_and_in_writes_it_ends_with_the_same_bytes(folder: Path
     for name in ("genotype.json", "genotype-3ms.json"):
         assert (run / name).read_bytes() == (folder / "smoke/evolve" / name).read_bytes()
     assert not list(run.glob("train*")), "nothing is trained by itself"
+    shutil.rmtree(run)
 
 
 def test_a_killed_co_search_ends_with_the_same_bytes(folder: Path) -> None:
@@ -172,6 +172,7 @@ def test_a_killed_co_search_ends_with_the_same_bytes(folder: Path) -> None:
     assert search(folder, *command) == 0
     for name in ("genotype.json", "teacher.json"):
         assert (run / name).read_bytes() == (folder / "smoke/fasterseg" / name).read_bytes()
+    shutil.rmtree(run)
 
 
 def test_another_run_takes_the_supernet_and_the_table(folder: Path) -> None:

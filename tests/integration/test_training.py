@@ -34,14 +34,13 @@ log_images = 1
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(workshop: Path) -> Path:
     """A data set of three classes, a configuration, and what the runs leave."""
-    folder = tmp_path_factory.mktemp("training")
-    own_dataset(folder, train=6, val=2)
-    (folder / "smoke.toml").write_text(CONFIG)
+    own_dataset(workshop, train=6, val=2)
+    (workshop / "smoke.toml").write_text(CONFIG)
     channel = '[loss]\ndistill_kind = "channel"\ndistill_temperature = 4.0\n'
-    (folder / "channel.toml").write_text(CONFIG + channel)
-    return folder
+    (workshop / "channel.toml").write_text(CONFIG + channel)
+    return workshop
 
 
 def program(folder: Path, *arguments: str, launcher: tuple[str, ...] = ()) -> str:
