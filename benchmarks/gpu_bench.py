@@ -21,7 +21,7 @@ from fasterseg.bench.cells import Scope
 from fasterseg.bench.interleave import Turns, interleave, ratio
 from fasterseg.bench.scopes import cell_of, percentiles
 from fasterseg.bench.timing import Lane, Samples
-from fasterseg.deploy.parity import PIXEL_AGREEMENT
+from fasterseg.runtime.base import PIXEL_AGREEMENT
 from fasterseg.types import LatencyStats
 
 _MOST_WEIGHT: Final = 64

@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 from fasterseg.arch.plan import Plan
 from fasterseg.bench.accuracy import score
 from fasterseg.datasets import Split, dataset
-from fasterseg.deploy.parity import PIXEL_AGREEMENT
 from fasterseg.errors import ParityError
 from fasterseg.graph.emit import EmitOptions
 from fasterseg.nn.engine import TorchEngine
 from fasterseg.nn.network import Network, upsample
 from fasterseg.nn.weights import from_arrays
-from fasterseg.runtime.base import Engine
+from fasterseg.runtime.base import PIXEL_AGREEMENT, Engine
 from fasterseg.runtime.model import Model
 from fasterseg.runtime.select import EngineRequest, open_engine
 from fasterseg.runtime.store import describe

@@ -232,7 +232,7 @@ def request_of(model: str, suite: Suite, candidate: Candidate) -> EngineRequest:
 def access_to(model: str, suite: Suite, film: Callable[[Engine], EndToEnd] | None) -> Access:
     """How a suite gets at engines of one model."""
     from fasterseg.bench.suite import Access
-    from fasterseg.deploy.parity import PIXEL_AGREEMENT
+    from fasterseg.runtime.base import PIXEL_AGREEMENT
     from fasterseg.runtime.select import check_request, open_engine
 
     on_note = once(note)

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasterseg.deploy.gate import FRAMES, OneFrame
-from fasterseg.deploy.parity import PIXEL_AGREEMENT, compare_engines
+from fasterseg.deploy.parity import compare_engines
 from fasterseg.errors import EngineError, UsageError
-from fasterseg.runtime.base import Engine, EngineSpec
-from fasterseg.runtime.choice import Choice, Question
+from fasterseg.runtime.base import PIXEL_AGREEMENT, Engine, EngineSpec
+from fasterseg.runtime.choice import Choice, Question, fastest
 from fasterseg.streets import images
 from fasterseg.types import Size
 
@@ -73,7 +73,7 @@ def measure(
             _check(question, passed, frames, agreement, left_out, on_note)
         times = _time(passed, frames, clock)
     return Choice(
-        engine=_fastest(times, question.names[0]),
+        engine=fastest(times, question.names[0], WORTH),
         milliseconds=times,
         agreement=agreement,
         left_out=left_out,
@@ -145,9 +145,3 @@ def _time(
             taken[name].append(1e3 * (clock() - begin))
     medians = {name: round(statistics.median(times[WARM_UPS:]), 3) for name, times in taken.items()}
     return dict(sorted(medians.items(), key=lambda one: one[1]))
-
-
-def _fastest(times: Mapping[str, float], first: str) -> str:
-    """The fastest one; the first where that gains next to nothing."""
-    best = min(times, key=lambda name: times[name])
-    return first if first in times and times[first] * (1 - WORTH) <= times[best] else best

@@ -12,16 +12,8 @@ from numpy.typing import NDArray
 from fasterseg.errors import UsageError
 from fasterseg.metrics import ConfusionMatrix
 from fasterseg.preprocess import Geometry
-from fasterseg.runtime.base import Engine, EngineSpec
-from fasterseg.types import Precision, Size
-
-PIXEL_AGREEMENT: Final[Mapping[Precision, float]] = {
-    "fp32": 0.9999,
-    "fp16": 0.999,
-    "bf16": 0.992,  # its steps are eight times those of fp16
-    "int8": 0.0,
-}
-"""Share of labels that must equal the fp32 reference's (int8 is gated by mIoU instead)."""
+from fasterseg.runtime.base import PIXEL_AGREEMENT, Engine, EngineSpec
+from fasterseg.types import Size
 
 SAME_INT8_AGREEMENT: Final = PIXEL_AGREEMENT["fp16"]
 """Share of labels on which two int8 engines of the same integers must agree."""

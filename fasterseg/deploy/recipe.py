@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Final
 
 from fasterseg.config import load_toml
-from fasterseg.deploy.parity import PIXEL_AGREEMENT
 from fasterseg.errors import ConfigError
 from fasterseg.graph.emit import EmitOptions
 from fasterseg.graph.precision import Profile
 from fasterseg.labels import label_set
+from fasterseg.runtime.base import PIXEL_AGREEMENT
 from fasterseg.runtime.model import Model, resolve_model
 from fasterseg.types import Precision, Size
 

@@ -22,14 +22,12 @@ from fasterseg.arch.plan import Plan
 from fasterseg.cache import entry_path
 from fasterseg.errors import DeviceLostError, EngineError, UsageError
 from fasterseg.nn.fused import Variant
-from fasterseg.runtime.choice import VARIABLE, Choice, remember, remembered
+from fasterseg.runtime.base import PIXEL_AGREEMENT
+from fasterseg.runtime.choice import VARIABLE, Choice, fastest, remember, remembered
 from fasterseg.runtime.driver import find_gpu
 from fasterseg.runtime.kernels import KernelLibrary
 from fasterseg.streets import images
 from fasterseg.types import Precision, Size
-
-SAME_LABELS: Final[Mapping[str, float]] = {"fp32": 0.9999, "fp16": 0.999, "bf16": 0.992}
-"""Share of labels on which the variants of a precision agree (see `deploy.parity`)."""
 
 WORTH: Final = 0.02
 """Share of time that another variant than the first must save."""
@@ -175,7 +173,7 @@ def measure(question: Question) -> Choice:
             + "; ".join(f"{name}: {reason}" for name, reason in found.left_out.items())
         )
     return Choice(
-        engine=_fastest(times),
+        engine=fastest(times, next(iter(times)), WORTH),
         milliseconds=dict(sorted(times.items(), key=lambda one: one[1])),
         agreement=found.agreement,
         left_out=found.left_out,
@@ -223,7 +221,7 @@ def _try(
             found.labels = labels
         same = float(np.mean([np.mean(a == b) for a, b in zip(labels, found.labels, strict=True)]))
         found.agreement[variant.name] = same
-        if same < SAME_LABELS[question.precision]:
+        if same < PIXEL_AGREEMENT[question.precision]:
             found.left_out[variant.name] = f"only {same:.4%} of its labels are the first one's"
             return
         found.passed[variant.name] = trial
@@ -253,12 +251,6 @@ def _reason(error: Exception) -> str:
     """The first line of what an error says, for torch's can be pages."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
-
-
-def _fastest(times: Mapping[str, float]) -> str:
-    """The fastest one; the first where that gains next to nothing."""
-    first, best = next(iter(times)), min(times, key=lambda name: times[name])
-    return first if times[first] * (1 - WORTH) <= times[best] else best
 
 
 def _path(question: Question) -> Path:

@@ -176,6 +176,13 @@ def _version(package: str) -> str | None:
     return importlib.metadata.version(brings[0]) if brings else None
 
 
+def fastest(milliseconds: Mapping[str, float], first: str, worth: float) -> str:
+    """The fastest one; the first, where less than `worth` of its time is to be gained."""
+    best = min(milliseconds, key=lambda name: milliseconds[name])
+    kept = first in milliseconds and milliseconds[first] * (1 - worth) <= milliseconds[best]
+    return first if kept else best
+
+
 def remembered(path: Path) -> Choice | None:
     """A choice that was kept; None where it is not there, or not readable: measure again."""
     try:

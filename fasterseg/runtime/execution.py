@@ -99,14 +99,16 @@ class Execution:
         cuda: buffers, events, streams and graphs: `fasterseg.runtime.cuda`, `nn.cuda_port`, or
             what stands for them in a test.
         work: what is done.
+        stream: of `cuda`, to work on, closed by its owner after this; None makes one.
 
     Attributes:
         captured: whether batches are launched as a graph; None before the first.
     """
 
-    def __init__(self, cuda: Any, work: Work) -> None:
+    def __init__(self, cuda: Any, work: Work, stream: Any = None) -> None:
         self._cuda, self._work = cuda, work
-        self._stream = cuda.Stream()
+        self._owns_stream = stream is None
+        self._stream = cuda.Stream() if stream is None else stream
         self._slots: list[_Slot] = []
         self._pending: deque[_Slot] = deque()
         self._turn = 0
@@ -173,7 +175,8 @@ class Execution:
     def close(self) -> None:
         """Wait for what is on its way, then give everything back, also after a failure."""
         with ExitStack() as leaving:
-            leaving.callback(self._stream.close)
+            if self._owns_stream:
+                leaving.callback(self._stream.close)
             leaving.callback(self._forget)
             self._stream.synchronize()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -130,7 +129,7 @@ class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
         super().__init__(session, spec, "cuda", cuda=settings)
         self._stream = stream
         runs = BoundRuns(session, spec, self._graphs if settings.graph else None)
-        self._execution = Execution(_on_stream(cuda, stream), runs)
+        self._execution = Execution(cuda, runs, stream)
 
     def run(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Classify one batch; see `runtime.base.Engine.run`."""
@@ -199,26 +198,3 @@ def open_on_stream(
     except BaseException:
         stream.close()
         raise
-
-
-class _Lent:
-    """A stream that its borrower cannot close: a session still works on it."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def close(self) -> None:
-        """Left to the owner."""
-
-
-def _on_stream(cuda: Any, stream: Any) -> Any:
-    """What `Execution` makes buffers and events with, on a stream that is there already."""
-    return SimpleNamespace(
-        PinnedBuffer=cuda.PinnedBuffer,
-        DeviceBuffer=cuda.DeviceBuffer,
-        Event=cuda.Event,
-        Stream=lambda: _Lent(stream),
-    )

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 torch = pytest.importorskip("torch", reason="torch not installed")
 
 from fasterseg.arch.plan import plan as lay_out  # noqa: E402
-from fasterseg.deploy.parity import PIXEL_AGREEMENT  # noqa: E402
 from fasterseg.errors import EngineError, UsageError  # noqa: E402
 from fasterseg.graph.emit import EmitOptions  # noqa: E402
 from fasterseg.nn import cuda_port  # noqa: E402
 from fasterseg.nn.cuda_engine import CudaEngine  # noqa: E402
 from fasterseg.nn.engine import TorchEngine  # noqa: E402
 from fasterseg.nn.fused import Variant  # noqa: E402
+from fasterseg.runtime.base import PIXEL_AGREEMENT  # noqa: E402
 from fasterseg.runtime.kernels import KernelLibrary  # noqa: E402
 from fasterseg.runtime.model import DEFAULT_MODEL, resolve_model  # noqa: E402
 from fasterseg.runtime.store import describe  # noqa: E402

@@ -273,8 +273,8 @@ def test_warnings_are_printed_on_stderr(program: Bench, capsys: pytest.CaptureFi
 
 
 def test_opener_asks_the_runtime_for_one_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fasterseg.deploy.parity import PIXEL_AGREEMENT
     from fasterseg.runtime import select
+    from fasterseg.runtime.base import PIXEL_AGREEMENT
 
     asked: list[Any] = []
     monkeypatch.setattr(

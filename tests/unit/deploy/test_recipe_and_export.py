@@ -8,11 +8,11 @@ import onnx
 import pytest
 
 from fasterseg.deploy.export import export_onnx
-from fasterseg.deploy.parity import PIXEL_AGREEMENT
 from fasterseg.deploy.recipe import artefact_name, load_recipe
 from fasterseg.errors import ConfigError, FastersegError, OutputExistsError, UsageError
 from fasterseg.graph.emit import EmitOptions
 from fasterseg.graph.precision import PROFILES
+from fasterseg.runtime.base import PIXEL_AGREEMENT
 from fasterseg.runtime.model import resolve_model
 from fasterseg.types import Size
 from tests.shared import ROOT

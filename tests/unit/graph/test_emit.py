@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from fasterseg.arch.plan import Plan, plan
-from fasterseg.deploy.parity import LOGITS_MARGIN, LOGITS_TOLERANCE, PIXEL_AGREEMENT
+from fasterseg.deploy.parity import LOGITS_MARGIN, LOGITS_TOLERANCE
 from fasterseg.errors import UsageError
 from fasterseg.graph.emit import EmitOptions, emit
 from fasterseg.graph.functions import IR_VERSION, opset_imports, zoomed_conv, zoomed_name
 from fasterseg.graph.weights import Weights, seeded_weights
 from fasterseg.preprocess import normalize
+from fasterseg.runtime.base import PIXEL_AGREEMENT
 from fasterseg.types import Precision, Size
 from tests.parity import (
     Float,

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from fasterseg.arch.plan import Plan
 from fasterseg.cache import entries
-from fasterseg.deploy.parity import PIXEL_AGREEMENT
 from fasterseg.errors import DeviceLostError, EngineError, UnsupportedError
 from fasterseg.runtime.driver import Gpu
 from fasterseg.runtime.kernels import KernelLibrary
@@ -134,12 +133,6 @@ def test_other_labels_are_not_chosen_however_fast(precision: Precision, wrong: f
     assert machine.choose(precision) == ZOOMED
     assert fakes[ONE].turns == 0
     assert "not lanes1: only 9" in machine.notes[-1]
-
-
-def test_thresholds_are_those_of_the_parity_gate() -> None:
-    assert {name: PIXEL_AGREEMENT[cast("Precision", name)] for name in tuning.SAME_LABELS} == (
-        tuning.SAME_LABELS
-    )
 
 
 @pytest.mark.parametrize("when", ["open", "run", "time"])
