@@ -11,8 +11,9 @@ import onnx
 import pytest
 
 from fasterseg.cache import entries
+from fasterseg.cores import usable_cores
 from fasterseg.deploy.fastest import INT8_FURTHER
-from fasterseg.deploy.parity import LOGITS_MARGIN, PIXEL_AGREEMENT
+from fasterseg.deploy.parity import LOGITS_MARGIN
 from fasterseg.errors import (
     DeviceUnavailableError,
     EngineError,
@@ -22,7 +23,7 @@ from fasterseg.errors import (
 )
 from fasterseg.graph.emit import EmitOptions
 from fasterseg.preprocess import normalize
-from fasterseg.runtime.base import Engine, PipelinedEngine
+from fasterseg.runtime.base import PIXEL_AGREEMENT, Engine, PipelinedEngine
 from fasterseg.runtime.model import resolve_model
 from fasterseg.runtime.select import EngineRequest, open_engine
 from fasterseg.runtime.store import onnx_bytes
@@ -34,6 +35,7 @@ pytestmark = pytest.mark.openvino
 
 CAMVID = "fasterseg-camvid"
 WIDE = Size(256, 512)
+two_cores = pytest.mark.skipif(usable_cores() < 2, reason="OpenVINO takes no more than the cores")
 
 
 def asked(**fields: Any) -> EngineRequest:
@@ -57,6 +59,7 @@ class TestOpenVinoEngine(EngineContract):
         return opened()
 
 
+@two_cores
 class TestOpenVinoStreams(EngineContract):
     def open(self) -> Engine:
         return opened(threads=2, streams=2)
@@ -116,6 +119,7 @@ def test_another_precision_than_the_one_told_is_refused() -> None:
         openvino_graph._check_obeyed(Disobedient(), properties)
 
 
+@two_cores
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_what_is_read_back_is_what_was_told(precision: str) -> None:
     engine: Any = opened(precision=precision, threads=2)
@@ -166,6 +170,7 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(
     assert opened().run(street_like(SIZE)).shape == (1, *SIZE)
 
 
+@two_cores
 def test_two_streams_give_the_same_labels_in_order() -> None:
     frames = [street_like(SIZE, seed) for seed in range(4)]
     expected = [opened().run(batch).copy() for batch in frames]
