@@ -26,6 +26,8 @@ from fasterseg.types import Size
 
 # Tests of other things than the choice must not measure engines for it.
 os.environ.setdefault("FASTERSEG_AUTO", "off")
+# Some import the runtime before the package can say so.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 ON_DEMAND: Final = ("slow", "bench")
 """Markers deselected unless `-m` names them or `--run-<marker>` is given."""

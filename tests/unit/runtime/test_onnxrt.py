@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from fasterseg.runtime.select import EngineRequest, open_engine
 from fasterseg.runtime.store import onnx_bytes
 from tests.contract.engine import SIZE, EngineContract
 from tests.parity import street_like
+from tests.shared import ROOT
 
 pytestmark = pytest.mark.onnx
 
@@ -124,3 +128,18 @@ def test_exact_int8_products_are_asked_for_where_they_would_overflow(
     (tmp_path / "cpuinfo").write_text(flags)
     assert onnxrt_session._int8_products_saturate(tmp_path / "cpuinfo") is expected
     assert onnxrt_session._int8_products_saturate(tmp_path / "none") is False
+
+
+def test_nothing_is_reported_to_the_makers_of_the_runtime(file: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from fasterseg.runtime.onnxrt import OnnxRuntimeEngine\n"
+        "OnnxRuntimeEngine.open(Path(sys.argv[1]), 'cpu', threads=1).close()"
+    )
+    environment = {**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-c", program, str(file)], env=environment, check=True)
+    # Its reports, and a number for the machine, are kept in the home folder until they are sent.
+    assert not [path for path in home.rglob("*") if path.is_file()]
