@@ -1,9 +1,10 @@
-"""TOML to a frozen dataclass. An unknown key, a missing key or a wrong type is an error."""
+"""TOML and JSON to a frozen dataclass. An unknown key, a missing one, a wrong type: an error."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import tomllib
 import types
 import typing
@@ -40,8 +41,20 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON; whatever cannot be parsed, however deep it nests, is one kind of error.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("its lists and objects nest too deeply") from error
 
 
 def from_mapping(data: Mapping[str, Any], kind: type[T], where: str) -> T:
@@ -94,11 +107,18 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return from_mapping(value, hint, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return _float(value, where)
     wrong_bool = isinstance(value, bool) and hint is not bool
     if isinstance(hint, type) and (not isinstance(value, hint) or wrong_bool):
         raise ConfigError(f"{where}: expected {hint.__name__}, found {value!r}")
     return value
+
+
+def _float(value: int, where: str) -> float:
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ConfigError(f"{where}: a number of {len(str(value))} digits") from error
 
 
 def _convert_tuple(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[Any, ...]:

@@ -94,7 +94,7 @@ class LabelSet:
                 ignore_id=int(data.get("ignore_id", 255)),
                 source_ids=tuple(int(i) for i in data.get("source_ids", ())),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ConfigError(
                 f"not a label set ({error!r}); it needs name, classes and a palette of (r, g, b)"
             ) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import colorsys
 import csv
-import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, Final
 
+from fasterseg.config import parse_json
 from fasterseg.errors import ConfigError, UnknownNameError
 from fasterseg.labels import LABEL_SETS, RGB, LabelSet
 from fasterseg.registry import unknown
@@ -123,7 +123,7 @@ def read_palette(palette: str) -> Palette:
         text = path.read_text(encoding="utf-8-sig")
         if suffix == ".csv":
             return _from_rows(str(path), list(csv.DictReader(StringIO(text))))
-        return _from_data(str(path), json.loads(text) if suffix == ".json" else tomllib.loads(text))
+        return _from_data(str(path), parse_json(text) if suffix == ".json" else tomllib.loads(text))
     except OSError as error:
         raise ConfigError(f"cannot read palette {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError, csv.Error) as error:

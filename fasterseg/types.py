@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-_SIZE = re.compile(r"\s*(\d+)\s*[xX]\s*(\d+)\s*")
+_SIZE = re.compile(r"\s*(\d{1,9})\s*[xX]\s*(\d{1,9})\s*")
 
 
 class Size(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -12,7 +11,7 @@ from typing import Any, Final
 
 from fasterseg.arch.operators import OPERATORS, OpSpec, parse_key
 from fasterseg.arch.plan import Plan
-from fasterseg.config import from_mapping
+from fasterseg.config import from_mapping, parse_json
 from fasterseg.errors import ConfigError, MissingLatencyError, UsageError
 from fasterseg.types import DeviceInfo, Precision, Size
 
@@ -197,7 +196,7 @@ class LatencyTable:
             ConfigError: the file cannot be read, is not a table, or is of a newer schema.
         """
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = parse_json(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
         except ValueError as error:
@@ -221,7 +220,7 @@ class LatencyTable:
             )
         try:
             return cls._from_json(data, path)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ConfigError(f"{path}: not a latency table ({error!r})") from error
 
     @classmethod

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, Literal
 
 from fasterseg.config import from_mapping
+from fasterseg.errors import ConfigError
 from fasterseg.types import LatencyStats, Precision, Size
 
 Scope = Literal["model", "host_to_labels", "network"]
@@ -24,6 +26,7 @@ THREADS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Thread of the pipeline -> the stages it does, one after the other."""
 
+_LARGEST_BATCH: Final = 1 << 16
 _DERIVED: Final = ("fps_model", "fps_host_to_labels", "cov_model", "cov_host_to_labels")
 
 
@@ -252,12 +255,24 @@ class Cell:
         """Rebuild from `to_json`; `where` names the cell in errors.
 
         Raises:
-            ConfigError: a key is unknown or of the wrong type.
+            ConfigError: a key is unknown or of the wrong type, or no call takes such a time.
             UsageError: the size is not one.
             KeyError: there is no size.
         """
         plain = {key: value for key, value in data.items() if key not in _DERIVED}
-        return from_mapping({**plain, "size": Size.parse(plain["size"])}, cls, where)
+        cell = from_mapping({**plain, "size": Size.parse(plain["size"])}, cls, where)
+        cell._check_times(where)
+        return cell
+
+    def _check_times(self, where: str) -> None:
+        """Refuse what ratios and rates cannot be made of."""
+        calls = (self.host_to_labels, self.model, self.host_to_labels_cpu, self.network)
+        for stats in (*calls, *self.by_stream):
+            times = () if stats is None else (stats.min_ms, stats.p50_ms, stats.p90_ms)
+            if wrong := [ms for ms in times if not 0 < ms < math.inf]:
+                raise ConfigError(f"{where}: {wrong[0]} ms is no time of a call; measure it again")
+        if not 1 <= self.batch <= _LARGEST_BATCH:
+            raise ConfigError(f"{where}: a batch of {self.batch} frames; measure it again")
 
 
 def _lists(values: Mapping[str, tuple[float, ...]]) -> dict[str, list[float]]:

@@ -15,7 +15,7 @@ import fasterseg
 from fasterseg.bench.cells import Cell
 from fasterseg.bench.timing import TimingProtocol
 from fasterseg.cache import make_folder
-from fasterseg.config import from_mapping
+from fasterseg.config import from_mapping, parse_json
 from fasterseg.errors import ConfigError, OutputError, UsageError
 from fasterseg.types import DeviceInfo
 
@@ -185,7 +185,7 @@ _PLAIN: Final = tuple(field.name for field in fields(_Plain))
 
 def _object(text: str, where: str) -> dict[str, Any]:
     try:
-        data = json.loads(text)
+        data = parse_json(text)
     except ValueError as error:
         raise ConfigError(f"{where} is not JSON: {error}") from error
     schema = data.get("schema") if isinstance(data, dict) else None

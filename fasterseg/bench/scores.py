@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fasterseg.bench.cells import Cell
 from fasterseg.bench.records import BenchRecord
+from fasterseg.config import parse_json
 from fasterseg.errors import ConfigError
 
 
@@ -40,7 +40,7 @@ class Score:
             ConfigError: it is something else.
         """
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = parse_json(path.read_text(encoding="utf-8"))
             return cls(
                 model=str(data["model"]),
                 engine=str(data["engine"]),
@@ -49,7 +49,7 @@ class Score:
                 miou=float(data["miou"]),
                 data=f"{data['dataset']} {data['split']}",
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
             raise ConfigError(
                 f"{path} is no result of an accuracy run ({error!r}); write one with: "
                 "fasterseg-bench accuracy --json FILE"

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from fasterseg.arch.operators import OpSpec
 from fasterseg.arch.space import SearchSpace
 from fasterseg.bench.timing import TimingProtocol
 from fasterseg.cache import write_atomic
-from fasterseg.config import from_mapping
+from fasterseg.config import from_mapping, parse_json
 from fasterseg.errors import ConfigError, UsageError
 from fasterseg.graph.emit import EmitOptions
 from fasterseg.runtime.tail import CHOOSING, GRAPH
@@ -160,10 +161,10 @@ class TableFile:
             ConfigError: the file cannot be read, was cut off, or holds something else.
         """
         table = LatencyTable.load(path)
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
         try:
             return cls._from_json(path, table, data)
-        except (KeyError, TypeError, AttributeError, UsageError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError, UsageError) as error:
             raise ConfigError(
                 f"{path} is a latency table, but none that fasterseg-bench ops wrote, so it "
                 f"cannot be added to ({error}). Measure another: fasterseg-bench ops --table FILE"
@@ -223,7 +224,8 @@ def statistics_of(conditions: Mapping[str, Any]) -> tuple[Statistic, ...]:
 
 def _check_times(times: Mapping[str, Any], statistics: Sequence[Statistic]) -> None:
     for statistic in statistics:
-        float(times[f"{statistic}_ms"])
+        if not math.isfinite(times[f"{statistic}_ms"]):
+            raise ConfigError(f"{statistic}_ms is {times[f'{statistic}_ms']}")
 
 
 def _text(data: Mapping[str, Any]) -> str:

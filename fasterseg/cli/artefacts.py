@@ -255,7 +255,13 @@ def info(
     """Print what an engine file or a model is: classes, size, precision, weights, hashes."""
     import json
 
-    from fasterseg.cli.describe import engine_facts, model_facts, plan_facts, print_facts
+    from fasterseg.cli.describe import (
+        engine_facts,
+        model_facts,
+        plan_facts,
+        print_facts,
+        read_verdict,
+    )
     from fasterseg.runtime.model import resolve_model
     from fasterseg.runtime.onnxrt import OnnxRuntimeEngine
     from fasterseg.runtime.plan_files import SUFFIXES
@@ -264,7 +270,7 @@ def info(
         facts = engine_facts(OnnxRuntimeEngine.read_spec(Path(target)))
         verdict = Path(f"{target}.parity.json")
         if verdict.is_file():
-            facts["parity"] = json.loads(verdict.read_text())
+            facts["parity"] = read_verdict(verdict)
     elif target.endswith(SUFFIXES):
         facts = plan_facts(Path(target))
     else:

@@ -42,6 +42,27 @@ def engine_facts(spec: EngineSpec) -> dict[str, Any]:
     return facts
 
 
+def read_verdict(path: Path) -> dict[str, Any]:
+    """What `fasterseg verify` left beside an engine file.
+
+    Raises:
+        EngineMismatchError: it cannot be read, or is something else.
+    """
+    from fasterseg.config import parse_json
+    from fasterseg.errors import EngineMismatchError
+
+    try:
+        verdict = parse_json(path.read_text(encoding="utf-8"))
+        if not isinstance(verdict, dict):
+            raise ValueError("no JSON object")
+    except (OSError, ValueError) as error:
+        raise EngineMismatchError(
+            f"{path} is no verdict of a comparison ({error}). Remove it, and compare the engine "
+            "again: fasterseg verify"
+        ) from error
+    return verdict
+
+
 def plan_facts(path: Path) -> dict[str, Any]:
     """What there is to know about a plan: its sidecar, and what the inspector said of it."""
     from fasterseg.runtime.inspector import read_inspector

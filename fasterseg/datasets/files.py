@@ -81,8 +81,9 @@ class Files:
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError as error:
-        raise SourceError(f"cannot read {path}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SourceError(f"cannot read {path}: {reason}") from error
 
 
 def _decode(data: bytes, flags: int, path: Path) -> Bytes:

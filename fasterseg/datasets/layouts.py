@@ -81,13 +81,23 @@ def _matches(root: Path, pattern: str) -> Iterator[tuple[Path, tuple[str, ...]]]
     """Files that match, in order, with what each wildcard stands for."""
     open_ended = pattern.endswith("*")
     regex = re.compile("".join(_regex_parts(pattern)))
-    for path in sorted(root.glob(re.sub(r"[\[?]", r"[\g<0>]", pattern))):
+    for path in _globbed(root, re.sub(r"[\[?]", r"[\g<0>]", pattern)):
         if open_ended and path.suffix.lower() not in PICTURES:
             continue
         relative = path.relative_to(root)
         match = regex.fullmatch((relative.with_suffix("") if open_ended else relative).as_posix())
         if match is not None:
             yield path, match.groups()
+
+
+def _globbed(root: Path, pattern: str) -> list[Path]:
+    try:
+        return sorted(root.glob(pattern))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SourceError(
+            f"cannot look for {pattern} in {root}: {reason}; check the name of the folder"
+        ) from error
 
 
 def _regex_parts(pattern: str) -> Iterator[str]:
@@ -182,7 +192,7 @@ def _lines(listing: Path) -> list[tuple[int, str]]:
             f"cannot read the list {listing}: {error.strerror or error}; is {listing.parent} the "
             "folder of this data set?"
         ) from error
-    except UnicodeDecodeError as error:
+    except ValueError as error:
         raise SourceError(f"the list {listing} is no UTF-8 text: {error}") from error
     kept = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
     if not kept:

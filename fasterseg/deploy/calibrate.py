@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 import fasterseg
 from fasterseg.arch.plan import plan
 from fasterseg.cache import write_atomic
+from fasterseg.config import parse_json
 from fasterseg.errors import ConfigError, OutputExistsError, UsageError, WeightsError
 from fasterseg.graph.emit import EmitOptions, emit
 from fasterseg.graph.precision import expose, quantized_values
@@ -177,7 +178,7 @@ def _name_in_card(path: Path) -> None:
 
 def _read_card(path: Path) -> dict[str, Any]:
     try:
-        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        card: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {path} again: {error}") from error
     return card

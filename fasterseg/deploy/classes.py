@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from fasterseg.config import read_toml
+from fasterseg.config import parse_json, read_toml
 from fasterseg.datasets.own import read_dataset
 from fasterseg.errors import ConfigError, UnknownNameError
 from fasterseg.labels import LABEL_SETS, LabelSet
@@ -62,10 +61,10 @@ def _lines(path: Path) -> list[str]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return parse_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise _unreadable(path, error) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is not JSON: {error}") from error
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fasterseg.cache import write_atomic
-from fasterseg.config import from_mapping
+from fasterseg.config import from_mapping, parse_json
 from fasterseg.errors import ConfigError, WeightsError
 
 SCHEMA: Final = 1
@@ -107,7 +107,7 @@ def load_ranges(path: Path) -> Ranges:
     """
     again = "Measure them again: fasterseg calibrate MODEL --images PATH"
     try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
+        data: Any = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise WeightsError(
             f"cannot read activation ranges {path}: {error.strerror or error}. {again}"

@@ -24,7 +24,7 @@ from fasterseg.bench.tables import ON_DEVICE, Statistic, TableFile, Times
 from fasterseg.bench.timing import TimingProtocol
 from fasterseg.bench.whole import GROUP, OpenNet, deployed, time_together
 from fasterseg.cache import write_atomic
-from fasterseg.config import from_mapping
+from fasterseg.config import from_mapping, parse_json
 from fasterseg.errors import ConfigError, UsageError
 from fasterseg.search.window import EQUAL
 
@@ -252,7 +252,7 @@ def load_measured(path: Path) -> dict[str, Measured]:
         ConfigError: the file cannot be read, or holds something else.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:

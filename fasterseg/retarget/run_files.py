@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any
 from fasterseg.arch.genotype import Genotype
 from fasterseg.bench.nominal import is_nominal
 from fasterseg.bench.tables import Statistic, TableFile
+from fasterseg.config import parse_json
 from fasterseg.errors import ConfigError, UsageError
 from fasterseg.retarget.measured import Measured, load_measured
 from fasterseg.retarget.stage_context import (
@@ -174,6 +174,6 @@ def read_lines(path: Path) -> list[Record]:
     """
     try:
         data = path.read_bytes() if path.exists() else b""
-        return [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
+        return [parse_json(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read ({error}); redo its stage, see --redo") from error

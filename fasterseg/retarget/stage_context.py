@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fasterseg.arch.space import SearchSpace
 from fasterseg.cache import write_atomic
+from fasterseg.config import parse_json
 from fasterseg.datasets import DatasetSpec
 from fasterseg.errors import ConfigError, FastersegError
 from fasterseg.retarget.settings import RetargetSettings
@@ -179,7 +180,7 @@ def read_json(path: Path) -> Any:
         ConfigError: it is missing or damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{path} cannot be read ({error}); redo the stage that wrote it, see --redo"

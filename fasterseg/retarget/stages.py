@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from fasterseg.bench.records import now
 from fasterseg.cache import make_folder
+from fasterseg.config import parse_json
 from fasterseg.errors import ConfigError, OutputError, UnknownNameError, UsageError
 from fasterseg.registry import resolve, unknown
 from fasterseg.retarget.settings import Method
@@ -83,11 +84,15 @@ class Records:
         if not path.exists():
             return cls(path)
         try:
-            stages = json.loads(path.read_text(encoding="utf-8"))
+            stages = parse_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"{path} cannot be read ({error}); choose another --output, or remove the folder"
             ) from error
+        if not (isinstance(stages, dict) and all(isinstance(s, dict) for s in stages.values())):
+            raise ConfigError(
+                f"{path} holds no records of stages; choose another --output, or remove the folder"
+            )
         return cls(path, stages)
 
     def done(self, name: str) -> bool:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasterseg.arch.genotype import Genotype
-from fasterseg.config import from_mapping
-from fasterseg.errors import ConfigError, EngineMismatchError, UsageError
+from fasterseg.config import from_mapping, parse_json
+from fasterseg.errors import EngineMismatchError, UsageError
 from fasterseg.graph.precision import Profile
 from fasterseg.labels import LabelSet
 from fasterseg.preprocess import MEAN, STD, Fit
@@ -145,7 +145,7 @@ class EngineSpec:
             EngineMismatchError: not such a block, or one of a newer schema.
         """
         try:
-            data = json.loads(text)
+            data = parse_json(text)
             schema = int(data.get("schema", 0))
             if schema > SPEC_SCHEMA:
                 raise EngineMismatchError(
@@ -163,7 +163,9 @@ class EngineSpec:
                 train_size=Size.parse(sizes["train_size"]) if sizes["train_size"] else None,
                 **{name: getattr(plain, name) for name in _PlainSpec.__dataclass_fields__},
             )
-        except (ConfigError, UsageError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (
+            UsageError, KeyError, TypeError, ValueError, AttributeError, OverflowError
+        ) as error:  # fmt: skip
             raise EngineMismatchError(
                 f"{where} holds no readable engine description ({error}). Export it again: "
                 "fasterseg export MODEL -o FILE.onnx"

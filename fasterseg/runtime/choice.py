@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import fasterseg
 from fasterseg.cache import entry_path, touch, write_atomic
-from fasterseg.config import from_mapping
+from fasterseg.config import from_mapping, parse_json
 from fasterseg.cores import usable_cores
 from fasterseg.errors import ConfigError, OutputError
 from fasterseg.registry import resolve
@@ -186,7 +186,7 @@ def fastest(milliseconds: Mapping[str, float], first: str, worth: float) -> str:
 def remembered(path: Path) -> Choice | None:
     """A choice that was kept; None where it is not there, or not readable: measure again."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
         choice = from_mapping(data, Choice, str(path))
     except (OSError, ValueError, ConfigError):
         return None

@@ -6,13 +6,13 @@ calls them `I/O Tensors` and gives `Format` and `DataType`.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from fasterseg.config import parse_json
 from fasterseg.errors import EngineMismatchError
 
 _TENSORS: Final = ("I/O Tensors", "Bindings")
@@ -55,7 +55,7 @@ def read_inspector(path: Path) -> InspectedEngine:
         EngineMismatchError: it is none.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(path.read_text(encoding="utf-8"))
         return _parsed(data)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise EngineMismatchError(

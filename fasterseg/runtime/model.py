@@ -17,6 +17,7 @@ import numpy as np
 from fasterseg.arch.genotype import Genotype
 from fasterseg.arch.plan import Plan
 from fasterseg.cache import data_root, write_atomic
+from fasterseg.config import parse_json
 from fasterseg.errors import (
     ConfigError,
     OutputError,
@@ -115,10 +116,9 @@ class Model:
         else:
             try:
                 digest.update(self.weights.read_bytes())
-            except OSError as error:
-                raise WeightsError(
-                    f"cannot read weights {self.weights}: {error.strerror or error}"
-                ) from error
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise WeightsError(f"cannot read weights {self.weights}: {reason}") from error
         return digest.hexdigest()
 
 
@@ -338,7 +338,7 @@ def _from_card(path: Path, origin: str) -> Model:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from fasterseg.cache import write_atomic
-from fasterseg.config import from_mapping
+from fasterseg.config import from_mapping, parse_json
 from fasterseg.errors import ConfigError, EngineError, EngineMismatchError
 from fasterseg.runtime.base import EngineSpec, ParityVerdict
 
@@ -185,7 +185,7 @@ def read_facts(path: Path) -> PlanFacts:
         )
     sidecar = sidecar_path(path)
     try:
-        data = json.loads(sidecar.read_text(encoding="utf-8"))
+        data = parse_json(sidecar.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise EngineMismatchError(_foreign(path, sidecar)) from None
     except (OSError, ValueError) as error:
@@ -206,7 +206,9 @@ def _facts_from(data: Any, sidecar: Path) -> PlanFacts:
             )
         spec = {**data.pop("spec"), "parity": data.pop("parity")}
         plain = from_mapping(data, _Plain, str(sidecar))
-    except (ConfigError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (
+        ConfigError, KeyError, TypeError, ValueError, AttributeError, OverflowError
+    ) as error:  # fmt: skip
         raise EngineMismatchError(
             f"{sidecar} is no description of an engine ({error}). Build the engine again: "
             "fasterseg build MODEL --engine tensorrt"
@@ -261,7 +263,7 @@ def split_header(data: bytes) -> tuple[Mapping[str, Any] | None, bytes]:
     if not 2 <= length <= min(_LONGEST_HEADER, len(data) - 4) or data[4:5] != b"{":
         return None, data
     try:
-        header = json.loads(data[4 : 4 + length])
+        header = parse_json(data[4 : 4 + length])
     except ValueError:
         return None, data
     return header, data[4 + length :]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from fasterseg.cache import write_atomic
+from fasterseg.config import parse_json
 from fasterseg.errors import OutputError, SourceError
 
 LOG: Final = "log.jsonl"
@@ -82,11 +83,11 @@ class Journal:
 
         Raises:
             OutputError: it cannot be written.
+            SourceError: it cannot be read.
         """
         if self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if _step_of(line) <= step]
-            write_atomic(self.path, "".join(f"{line}\n" for line in kept).encode())
+            kept = [line for line in _lines(self.path) if _step_of(line) <= step]
+            write_atomic(self.path, b"".join(line + b"\n" for line in kept))
         for listener in self.listeners:
             listener.trim(step)
 
@@ -100,22 +101,27 @@ class Journal:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Records of a log, earliest first; lines that a kill cut short are left out.
+    """Records of a log, earliest first; lines that a kill cut short or damaged are left out.
 
     Raises:
         SourceError: it cannot be read.
     """
+    lines = _lines(path) if path.exists() else []
+    return [parse_json(line) for line in lines if _step_of(line) < math.inf]
+
+
+def _lines(path: Path) -> list[bytes]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return path.read_bytes().splitlines()
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror or error}") from error
-    return [json.loads(line) for line in lines if _step_of(line) < math.inf]
 
 
-def _step_of(line: str) -> float:
+def _step_of(line: bytes) -> float:
+    """Step of a record; infinite for a line that is none."""
     try:
-        return int(json.loads(line)["step"])
-    except ValueError:
+        return int(parse_json(line)["step"])
+    except (ValueError, KeyError, TypeError, OverflowError):
         return math.inf
 
 

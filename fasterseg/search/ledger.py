@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from fasterseg.arch.genotype import Genotype
 from fasterseg.cache import make_folder, write_atomic
+from fasterseg.config import parse_json
 from fasterseg.errors import ConfigError, OutputError, UsageError
 from fasterseg.search.pareto import How, Scored
 from fasterseg.search.window import Candidate
@@ -156,7 +157,7 @@ def _place(one: Scored) -> tuple[Any, ...]:
 def _parsed(line: bytes, key: str, where: str) -> Scored | None:
     """What a line says; None where it is of another supernet."""
     try:
-        data = json.loads(line)
+        data = parse_json(line)
         supernet = data.pop("supernet")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(

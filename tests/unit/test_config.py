@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
-from fasterseg.config import from_mapping, load_toml
+from fasterseg.config import from_mapping, load_toml, parse_json
 from fasterseg.errors import ConfigError
 
 
@@ -82,6 +82,7 @@ def test_defaults_fill_what_is_left_out() -> None:
         ({"limit": "x"}, "limit: expected int"),
         ({"ids": {"a": "x"}}, r"ids\.a: expected int"),
         ({"ids": [1]}, "ids: expected a table"),
+        ({"rate": 10**400}, "rate: a number of 401 digits"),
     ],
 )
 def test_wrong_value_is_an_error_that_names_the_key(change: dict[str, Any], message: str) -> None:
@@ -101,7 +102,27 @@ def test_what_is_not_a_table_is_an_error() -> None:
         from_mapping([], Settings, "test")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("content", [b"name = ", b"name = '\xff'"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("[" * 100_000, id="deep"),
+        pytest.param('{"a":' * 100_000, id="deep objects"),
+        "{",
+        "",
+    ],
+)
+def test_what_is_not_json_is_one_kind_of_error(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the parser's words
+        parse_json(text)
+
+
+def test_json_is_read_from_text_and_bytes() -> None:
+    assert parse_json('{"a": [1, null]}') == parse_json(b'{"a": [1, null]}') == {"a": [1, None]}
+
+
+@pytest.mark.parametrize(
+    "content", [b"name = ", b"name = '\xff'", pytest.param(b"name = " + b"[" * 100_000, id="deep")]
+)
 def test_broken_file_is_an_error_that_names_it(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.toml"
     path.write_bytes(content)

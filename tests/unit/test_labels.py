@@ -88,6 +88,7 @@ def test_label_set_that_does_not_add_up_is_refused(fields: dict[str, Any], messa
         {"name": "own", "classes": ["a"], "palette": [[0, 0]]},
         {"name": "own", "classes": ["a"], "palette": 3},
         {"name": "own", "classes": ["a"], "palette": [["r", "g", "b"]]},
+        {"name": "own", "classes": ["a"], "palette": [[float("inf"), 0, 0]]},
     ],
 )
 def test_json_that_is_no_label_set_is_refused(data: dict[str, Any]) -> None:

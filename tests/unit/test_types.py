@@ -23,8 +23,12 @@ def test_size_prints_as_it_parses() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "512", "512x", "x512", "0x512", "512x0", "-1x2", "1.5x2", "1x2x3", "512*1024"]
-)
+    "text",
+    [
+        "", "512", "512x", "x512", "0x512", "512x0", "-1x2", "1.5x2", "1x2x3", "512*1024",
+        pytest.param("9" * 5000 + "x9", id="digits"),
+    ],
+)  # fmt: skip
 def test_what_is_not_a_size_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(UsageError, match=r"HEIGHTxWIDTH.*512x1024"):
         Size.parse(text)

@@ -208,6 +208,7 @@ def write_table(path: Path, **changes: Any) -> Path:
         ({"rows": {"conv/8x8x8/8/s1": {"p50_ms": 1.0}}}, "mean_ms"),
         ({"rows": []}, "not a latency table"),
         ({"size": "wide"}, "'wide' is not HEIGHTxWIDTH"),
+        ({"batch": float("inf")}, "not a latency table"),
         ({"device": {"id": "x"}}, "device: key 'name' is missing"),
         ({"calibration": {"scale": 1.0}}, "key 'per_op_ms' is missing"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -263,6 +264,20 @@ def test_a_size_that_is_too_small_is_refused(tmp_path: Path) -> None:
     request = Request(Size(32, 64), "onnxruntime", "fp32", "cpu", path=tmp_path / "t.json")
     with pytest.raises(UsageError, match="too small"):
         begin(request, DEVICE, SPACE)
+
+
+@pytest.mark.parametrize(
+    "value", ["fp16", "12", [], float("nan"), pytest.param(10**400, id="huge")]
+)
+def test_a_table_whose_times_are_no_numbers_cannot_be_added_to(
+    table: TableFile, tmp_path: Path, value: Any
+) -> None:
+    data = json.loads(table.path.read_text(encoding="utf-8"))
+    next(iter(data["rows"].values()))["alone"]["min_ms"] = value
+    edited = tmp_path / "edited.json"
+    edited.write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(ConfigError, match="none that fasterseg-bench ops wrote"):
+        TableFile.load(edited)
 
 
 def test_a_table_cut_off_says_so_and_one_of_another_origin_too(

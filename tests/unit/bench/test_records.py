@@ -110,6 +110,12 @@ def test_record_survives_json() -> None:
     assert again.device == RECORD.device
 
 
+def no_time(statistic: str, ms: float) -> dict[str, Any]:
+    """A cell whose call took a time that none takes."""
+    cell = CELL.to_json()
+    return {**cell, "host_to_labels": {**cell["host_to_labels"], statistic: ms}}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -122,6 +128,10 @@ def test_record_survives_json() -> None:
         (changed(cells=[{**CELL.to_json(), "size": "big"}]), "big"),
         (changed(cells=[{**CELL.to_json(), "precision": "fp7"}]), "fp7"),
         (changed(cells=[{**CELL.to_json(), "batch": "2"}]), "batch"),
+        (changed(cells=[{**CELL.to_json(), "batch": 10**400}]), "a batch of"),
+        (changed(cells=[no_time("p50_ms", 0.0)]), r"some\.json: cells\[0\]: 0\.0 ms is no time"),
+        (changed(cells=[no_time("min_ms", float("nan"))]), "nan ms is no time"),
+        pytest.param("[" * 100_000, "not JSON", id="deep"),
         (changed(device={"id": "x"}), "device"),
         (changed(protocol="full"), "protocol"),
     ],

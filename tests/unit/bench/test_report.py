@@ -168,7 +168,8 @@ def test_accuracies_are_read_from_what_the_program_writes(tmp_path: Path) -> Non
     }  # fmt: skip
     (tmp_path / "a.json").write_text(json.dumps(data))
     assert Score.load(tmp_path / "a.json") == SCORE
-    for text in ("{", "[]", json.dumps({**data, "miou": None}), "{}"):
+    huge = json.dumps({**data, "miou": 10**400})
+    for text in ("{", "[]", json.dumps({**data, "miou": None}), "{}", huge):
         (tmp_path / "a.json").write_text(text)
         with pytest.raises(ConfigError, match="accuracy --json"):
             Score.load(tmp_path / "a.json")

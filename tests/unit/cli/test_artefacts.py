@@ -130,6 +130,16 @@ def test_verify_passes_equal_engines_and_keeps_the_verdict(run: Run, tmp_path: P
     assert json.loads(run("info", "b.onnx", "--json").stdout)["parity"]["passed"] is True
 
 
+def test_info_refuses_a_damaged_verdict(run: Run, tmp_path: Path) -> None:
+    run("export", CAMVID, "--size", "128x192", "-o", "a.onnx")
+    for text in ("", "[]", "[" * 100_000, "\x00"):
+        (tmp_path / "a.onnx.parity.json").write_text(text)
+        outcome = run("info", "a.onnx")
+        assert outcome.code == 4
+        assert "a.onnx.parity.json is no verdict" in outcome.stderr
+        assert "fasterseg verify" in outcome.stderr
+
+
 def test_verify_fails_engines_that_differ(run: Run) -> None:
     run("export", CAMVID, "--size", "128x256", "-o", "a.onnx")
     model = onnx.load("a.onnx")

@@ -96,6 +96,8 @@ def test_broken_files_are_named(tmp_path: Path, data: bytes) -> None:
         FILES.image(Pair("", tmp_path / "x.png", Path()))
     with pytest.raises(SourceError, match=r"cannot read .*y\.png"):
         FILES.image(Pair("", tmp_path / "y.png", Path()))
+    with pytest.raises(SourceError, match=r"cannot read .*null"):
+        FILES.image(Pair("", tmp_path / "y\x00.png", Path()))
 
 
 def test_an_indexed_png_cut_short_is_named(tmp_path: Path) -> None:

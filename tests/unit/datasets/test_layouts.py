@@ -90,6 +90,14 @@ def test_a_bad_list_is_refused(tmp_path: Path, text: str, message: str) -> None:
         Listing("train.txt").pairs(tmp_path)
 
 
+@pytest.mark.parametrize("folder", [pytest.param("x" * 300, id="long"), "x\x00"])
+def test_a_folder_that_cannot_be_is_named(tmp_path: Path, folder: str) -> None:
+    with pytest.raises(SourceError, match=r"x.*the folder of this data set|cannot look for .*x"):
+        Patterns("in/*.png", "gt/*.png").pairs(tmp_path / folder)
+    with pytest.raises(SourceError, match="x"):
+        Listing("train.txt").pairs(tmp_path / folder)
+
+
 @pytest.mark.parametrize("layout", [Listing("train.txt"), CamvidOriginals("train.txt")])
 def test_a_list_that_is_missing_or_no_text_is_named(
     tmp_path: Path, layout: Listing | CamvidOriginals

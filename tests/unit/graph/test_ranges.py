@@ -59,6 +59,7 @@ def edited(**changes: object) -> str:
     ("text", "message"),
     [
         ("{", "not JSON"),
+        pytest.param("[" * 100_000, "not JSON", id="deep"),
         ("[]", "fasterseg calibrate"),
         ("{}", "'values' is missing"),
         (edited(schema=9), "Upgrade"),

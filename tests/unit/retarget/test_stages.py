@@ -136,6 +136,15 @@ def test_a_stage_needs_those_before_it(go: Go, tmp_path: Path) -> None:
     assert calls == ["second"]
 
 
+@pytest.mark.parametrize(
+    "text", ["[]", '{"search": "done"}', pytest.param("[" * 100_000, id="deep")]
+)
+def test_a_file_that_holds_no_records_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "stages.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"stages\.json .*choose another --output"):
+        Records.load(tmp_path)
+
+
 def test_unknown_stages_list_the_known_ones() -> None:
     with pytest.raises(UnknownNameError, match="known: first, last, other, second"):
         chosen_stages("evolve", ["thrid"], ())

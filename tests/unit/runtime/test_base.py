@@ -47,8 +47,12 @@ def test_a_newer_schema_asks_for_an_upgrade() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "3", "{}", '{"schema": 1}', '{"schema": "a"}', '{"labels": 3}']
-)
+    "text",
+    [
+        "", "{", "[]", "3", "{}", '{"schema": 1}', '{"schema": "a"}', '{"labels": 3}',
+        '{"schema": Infinity}', pytest.param("[" * 100_000, id="deep"),
+    ],
+)  # fmt: skip
 def test_text_that_is_no_spec_is_refused(text: str) -> None:
     with pytest.raises(EngineMismatchError, match=r"x\.onnx.*fasterseg export"):
         EngineSpec.from_json(text, "x.onnx")

@@ -46,7 +46,18 @@ def test_engines_that_keep_only_names_are_counted(tmp_path: Path) -> None:
     assert (found.layers, found.kinds, found.types) == (3, {"unnamed": 3}, {})
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"Layers": 3}', '{"Layers": []', "\x00"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[]",
+        '{"Layers": 3}',
+        '{"Layers": []',
+        "\x00",
+        pytest.param("[" * 100_000, id="deep"),
+    ],
+)
 def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(EngineMismatchError, match=r"engine inspector.*trtexec --exportLayerInfo"):

@@ -158,6 +158,14 @@ def test_lost_weights_are_named() -> None:
         model.load_weights(plan(model.genotype, Size(64, 64)))
 
 
+def test_weights_whose_name_no_file_can_have_are_named() -> None:
+    add_small()
+    card = models_folder() / "mine" / "model.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"weights": "w\x00"}))
+    with pytest.raises(WeightsError, match=r"cannot read weights .*null"):
+        _ = resolve_model("mine").source_sha256
+
+
 def test_generic_labels_have_distinct_colours() -> None:
     labels = generic_labels(60)
     assert len(set(labels.palette)) == 60

@@ -93,6 +93,8 @@ def test_a_plan_without_its_sidecar_is_refused(file: Path) -> None:
     [
         (lambda text: "{", "cannot be read"),
         (lambda text: "[]", "no description"),
+        (lambda text: "[" * 100_000, "cannot be read"),
+        (lambda text: '{"schema": Infinity}', "no description"),
         (lambda text: json.dumps({**json.loads(text), "schema": 99}), "newer fasterseg"),
         (lambda text: json.dumps({**json.loads(text), "bytes": "many"}), "expected int"),
         (lambda text: json.dumps({**json.loads(text), "surprise": 1}), "unknown key 'surprise'"),

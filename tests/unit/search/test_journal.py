@@ -67,6 +67,29 @@ def test_a_log_is_read_without_the_line_that_a_kill_cut_short(tmp_path: Path) ->
     assert read_log(journal.path) == journal.read() == [{"step": 1, "lr": 0.5}]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\xff\xfe",
+        b"{}",
+        b"[]",
+        b"7",
+        b'{"step": []}',
+        b'{"step": Infinity}',
+        pytest.param(b"[" * 100_000, id="deep"),
+    ],
+)
+def test_lines_that_are_no_records_are_left_out(tmp_path: Path, line: bytes) -> None:
+    journal = Journal(tmp_path)
+    journal.write({"step": 1})
+    with journal.path.open("ab") as file:
+        file.write(line + b"\n")
+    journal.write({"step": 2})
+    assert journal.read() == [{"step": 1}, {"step": 2}]
+    journal.trim(1)
+    assert journal.path.read_bytes() == b'{"step": 1}\n'
+
+
 def test_a_meter_gives_means_and_starts_anew() -> None:
     meter = Meter()
     meter.add({"loss": 1.0})
