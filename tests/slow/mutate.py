@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 import zlib
+from copy import deepcopy
 from typing import Any, Final
 
 import numpy as np
 import onnx
 
+DEEP: Final = "so deep that a parser must give up"
+"""Stands for lists in lists in lists, which no encoder writes."""
+
 JUNK: Final[tuple[Any, ...]] = (
     None, True, -1, 0, 1e308, float("nan"), 2**63, "", "x" * 300, "\x00", "../..", [], {}, [[]],
     "64x64", "0x0", "999999x999999", "fp16", {"a": {"b": []}}, ["skip"] * 40, [8, 4, 32], 12.5,
+    float("inf"), 10**400, "\ud800", "9" * 5000 + "x9", DEEP,
 )  # fmt: skip
+
+_NEST: Final = "[" * 100_000 + "]" * 100_000
+_TOML_WORDS: Final = {"null": '"null"', "NaN": "nan", "Infinity": "inf"}
 
 
 def mutate_bytes(data: bytes, random: np.random.Generator, header: int) -> bytes:
@@ -95,21 +103,31 @@ def mutate_safetensors(data: bytes, random: np.random.Generator) -> bytes:
 
 def mutate_json(value: Any, random: np.random.Generator) -> Any:
     """A JSON tree with one to three nodes replaced, dropped or renamed."""
-    copy = json.loads(json.dumps(value))
+    copy = deepcopy(value)
     for _ in range(int(random.integers(1, 4))):
         holder, key = _random_slot(copy, random)
         if holder is None:
-            return JUNK[int(random.integers(len(JUNK)))]
+            return _junk(random)
         match int(random.integers(0, 4)):
             case 0 | 1:
-                holder[key] = JUNK[int(random.integers(len(JUNK)))]
+                holder[key] = _junk(random)
             case 2:
                 del holder[key]
             case _ if isinstance(holder, dict):
                 holder[f"{key}_"] = holder.pop(key)
             case _:
-                holder.append(holder[key])
+                holder.append(deepcopy(holder[key]))
     return copy
+
+
+def dumped(tree: Any) -> str:
+    """The tree as JSON."""
+    return json.dumps(tree).replace(json.dumps(DEEP), _NEST)
+
+
+def _junk(random: np.random.Generator) -> Any:
+    """One of `JUNK`, free to be changed."""
+    return deepcopy(JUNK[int(random.integers(len(JUNK)))])
 
 
 def _random_slot(value: Any, random: np.random.Generator) -> tuple[Any, Any]:
@@ -142,9 +160,17 @@ def mutate_text(text: str, random: np.random.Generator) -> str:
                 lines[at] = lines[at].replace("=", random.choice(["==", ":", "= [", "= -"]), 1)
             case _:
                 key = lines[at].partition("=")[0].strip() or "key"
-                junk = JUNK[int(random.integers(len(JUNK)))]
-                lines[at] = f"{key} = {json.dumps(junk)}".replace("null", '"null"')
+                junk = _junk(random)
+                lines[at] = f"{key} = {_toml(junk)}"
     return "\n".join(lines) + "\n"
+
+
+def _toml(junk: Any) -> str:
+    """A value of `JUNK` as TOML writes it, nearly."""
+    if junk == DEEP:
+        return _NEST
+    text = json.dumps(junk)
+    return _TOML_WORDS.get(text, text)
 
 
 def mutate_model(model: onnx.ModelProto, random: np.random.Generator) -> bytes:
@@ -170,9 +196,9 @@ def mutate_model(model: onnx.ModelProto, random: np.random.Generator) -> bytes:
                 shape = copy.graph.input[0].type.tensor_type.shape
                 shape.dim[int(random.integers(4))].dim_value = int(random.choice([0, -1, 7, 2**33]))
             case 6 if copy.metadata_props:
-                text = copy.metadata_props[0].value
+                text = model.metadata_props[0].value
                 tree = mutate_json(json.loads(text), random)
-                copy.metadata_props[0].value = json.dumps(tree)
+                copy.metadata_props[0].value = dumped(tree)
             case _:
                 copy.opset_import[0].version = int(random.choice([0, 1, 99, 18]))
     return bytes(copy.SerializeToString())
