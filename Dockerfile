@@ -1,12 +1,17 @@
 # syntax=docker/dockerfile:1
 #
 # fasterseg on CPUs: ONNX Runtime, OpenVINO and our kernels; nothing is fetched when it runs.
-# The project did not build this image (no container runtime where it is made); it is linted with
-# hadolint, and tests/unit/test_packaging.py checks the rest that can be checked without one.
+# The project did not build this image (no container runtime where it is made). It keeps to hadolint's
+# rules: tests/unit/test_packaging.py checks those that matter here, runs the linter where there is
+# one, and checks the rest that can be checked without a build.
 #
 #   docker build -t fasterseg .
 #   docker run --rm -v "$PWD:/data" fasterseg infer drive.mp4
 #   docker run --rm --device /dev/video0 --group-add video -v "$PWD:/data" fasterseg infer camera:0 out.mp4
+#   docker run --rm -e CAMERA_PASSWORD -v "$PWD:/data" fasterseg infer 'rtsp://viewer:${CAMERA_PASSWORD}@192.0.2.10/stream' out.mp4
+#
+# ${NAME} in a URL is filled in inside, from the file /run/secrets/NAME (a secret of Compose or Swarm)
+# or the variable NAME. Between single quotes the shell leaves it alone.
 #
 # Files are written as user 10001: give it the folder, or run with --user "$(id -u)". Engines and
 # what --engine auto measured are kept in /cache: name a volume for it (-v fasterseg:/cache).
@@ -40,6 +45,6 @@ USER 10001
 WORKDIR /data
 VOLUME /cache
 HEALTHCHECK --interval=30s --timeout=5s --start-period=2m \
-    CMD ["sh", "-c", "test -z \"$HEALTH_URL\" || python -c 'import os, urllib.request as u; u.urlopen(os.environ[\"HEALTH_URL\"], timeout=4)'"]
+    CMD ["sh", "-c", "test -z \"$HEALTH_URL\" || python -c 'import os, urllib.request as u; u.build_opener(u.ProxyHandler({})).open(os.environ[\"HEALTH_URL\"], timeout=4)'"]
 ENTRYPOINT ["fasterseg"]
 CMD ["--help"]

@@ -25,6 +25,7 @@ class Cameras(ThreadingHTTPServer):
         size_of_second: height and width from the second connection on.
         garbage_at: which picture is noise.
         transport: what `/live.ts` gives.
+        transport_s: how long it takes to give it, as a camera takes its time.
         released: set: pictures end.
     """
 
@@ -40,6 +41,7 @@ class Cameras(ThreadingHTTPServer):
         self.garbage_at: int | None = None
         self.released = threading.Event()
         self.transport = b""
+        self.transport_s = 0.0
         self.asked: list[str] = []
 
     @property
@@ -64,7 +66,7 @@ class Camera(BaseHTTPRequestHandler):
         if self.path.startswith("/live.ts"):
             self.send_header("Content-Type", "video/mp2t")
             self.end_headers()
-            self.wfile.write(server.transport)
+            self._transport(server)
             return
         self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
         self.end_headers()
@@ -72,6 +74,14 @@ class Camera(BaseHTTPRequestHandler):
             self._pictures(server)
         except OSError:
             return
+
+    def _transport(self, server: Cameras) -> None:
+        step = max(188, len(server.transport) // 20)
+        for begin in range(0, len(server.transport), step):
+            self.wfile.write(server.transport[begin : begin + step])
+            self.wfile.flush()
+            if server.released.wait(server.transport_s / 20):
+                return
 
     def _pictures(self, server: Cameras) -> None:
         size = (64, 96) if server.connections == 1 else server.size_of_second

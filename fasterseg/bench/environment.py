@@ -36,8 +36,16 @@ ALTERNATIVES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Packages of one import name, ours first; of two that are installed one is overwritten."""
 
-EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {"train": ("torch", "tensorboard")}
-"""Extra of fasterseg that this version makes use of -> what it adds."""
+EXTRAS: Final[Mapping[str, Mapping[str, str]]] = {
+    "serve": {
+        "starlette": "0.40",
+        "uvicorn": "0.53",
+        "websockets": "15",
+        "prometheus-client": "0.20",
+    },
+    "train": {"torch": "2.6", "tensorboard": ""},
+}
+"""Extra of fasterseg -> what it adds -> lowest version, as in pyproject.toml; "": any."""
 
 
 def system(root: Path = Path("/")) -> list[Finding]:
@@ -127,10 +135,18 @@ def _clash(name: str, there: Sequence[str], listed: str) -> Finding:
     )
 
 
-def _extra(extra: str, parts: Sequence[str], installed: Mapping[str, str]) -> Finding:
+def _extra(extra: str, parts: Mapping[str, str], installed: Mapping[str, str]) -> Finding:
     title = f"extra [{extra}]"
     there = [f"{part} {installed[part]}" for part in parts if part in installed]
     absent = [part for part in parts if part not in installed]
+    old = [
+        f"{part} {installed[part]} is older than {lowest}"
+        for part, lowest in parts.items()
+        if part in installed and _numbers(installed[part]) < _numbers(lowest)
+    ]
+    if not absent and old:
+        remedy = f"pip install --upgrade 'fasterseg[{extra}]'"
+        return Finding(title, "broken", ", ".join(old), remedy)
     if not absent:
         return Finding(title, "ok", ", ".join(there))
     without = f"without {', '.join(absent)}" if there else "not installed"

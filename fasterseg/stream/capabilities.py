@@ -1,4 +1,4 @@
-"""What can be read, written and shown here: codecs, windows, cameras, GStreamer."""
+"""What can be read, written, pushed and shown here: codecs, servers, windows, cameras."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ import av
 import cv2
 import numpy as np
 
+from fasterseg.errors import OutputError
 from fasterseg.finding import Finding
+from fasterseg.stream.sinks_address import TRANSPORTS, target_of
 
 DECODERS: Final[Mapping[str, tuple[str, ...]]] = {
     "h264": ("h264",),
@@ -28,6 +30,9 @@ DECODERS: Final[Mapping[str, tuple[str, ...]]] = {
 """Codec of a video -> FFmpeg's names of what decodes it in software."""
 
 PYAV_LINE: Final = "pip install --force-reinstall --only-binary av av"
+BUILD_LINE: Final = (
+    "pip install --force-reinstall --no-binary av av  # beside an FFmpeg that has it"
+)
 _SIDE: Final = 64
 
 
@@ -76,6 +81,25 @@ def _decoder(codec: str, names: tuple[str, ...]) -> Finding:
         return Finding(f"decoder {codec}", "ok", name)
     detail = f"this FFmpeg has none of {', '.join(names)}"
     return Finding(f"decoder {codec}", "missing", detail, PYAV_LINE)
+
+
+def push() -> list[Finding]:
+    """To which kinds of server PyAV's FFmpeg can push; nothing is connected to."""
+    absent = [scheme for scheme in TRANSPORTS if not _pushes(scheme)]
+    there = [scheme for scheme in TRANSPORTS if scheme not in absent]
+    found = [Finding("push to servers", "ok", ", ".join(there))] if there else []
+    return found + [
+        Finding(f"push to {scheme}", "missing", "this FFmpeg has none of it", BUILD_LINE)
+        for scheme in absent
+    ]
+
+
+def _pushes(scheme: str) -> bool:
+    try:
+        target_of(f"{scheme}://127.0.0.1:9")
+    except OutputError:
+        return False
+    return True
 
 
 def windows() -> list[Finding]:

@@ -183,6 +183,11 @@ class Account:
             self._lost_s = None
             return offline_s
 
+    def end(self) -> None:
+        """What was taken for a loss was the end: nothing is missing."""
+        with self._lock:
+            self._lost_s = None
+
     def close(self) -> None:
         """The source will not come back; what is missing up to now is offline."""
         with self._lock:

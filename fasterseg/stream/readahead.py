@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -103,20 +104,30 @@ class Channel(Generic[T]):
 class Worker(threading.Thread):
     """A thread that keeps its exception for whoever joins it.
 
-    It is a daemon: a generator that somebody forgot must not keep the program from ending.
+    It is a daemon: a generator that somebody forgot must not keep the program from ending. Context
+    variables have the values of the thread that starts it.
     """
 
     def __init__(self, name: str, work: Callable[[], None]) -> None:
         super().__init__(name=f"fasterseg-{name}", daemon=True)
         self.error: BaseException | None = None
         self._work = work
+        self._context = contextvars.Context()
+
+    def start(self) -> None:
+        """Begin."""
+        self._context = contextvars.copy_context()
+        super().start()
 
     def run(self) -> None:
         """Do the work."""
         try:
-            self._work()
+            self._context.run(self._work)
         except BaseException as error:  # noqa: BLE001 - kept, and raised by the joining thread
             self.error = error
+        finally:
+            # Often a method of whoever holds this thread: a circle that would keep both.
+            del self._work
 
 
 class ReadAhead(Generic[T]):

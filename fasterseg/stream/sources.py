@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from fasterseg.errors import SourceError, UsageError
 from fasterseg.registry import resolve
+from fasterseg.stream.credentials import PLACEHOLDER
 from fasterseg.stream.sources_options import SourceOptions
 from fasterseg.types import Frame, Size
 
@@ -106,12 +107,13 @@ def open_source(uri: str, options: SourceOptions = SourceOptions()) -> FrameSour
     Args:
         uri: `street.jpg`, `frames/`, `'frames/*.png'`, `frames/%06d.png`, `a.mp4`,
             `rtsp://...`, `http://...`, `camera:0` or `/dev/video0`, `'gst:... ! appsink'`, `-`
-            for standard input. A file of exactly this name comes first.
+            for standard input. A file of exactly this name comes first. In URLs and pipelines
+            `${NAME}` is filled in when they are opened, and never shown: see `credentials`.
         options: which frames are taken.
 
     Raises:
         SourceError: it does not exist, is of no known kind, or no frame of it can be decoded.
-        UsageError: an option this source cannot follow.
+        UsageError: an option this source cannot follow, or a `${NAME}` without a value.
     """
     if uri.startswith("file://"):
         uri = uri.removeprefix("file://")
@@ -234,7 +236,7 @@ def redacted_text(text: str) -> str:
 
 def stem_of(location: str) -> str:
     """What names of outputs start with: the file's name without its suffix."""
-    path = urlsplit(location).path if "://" in location else location
+    path = PLACEHOLDER.sub(r"\1", urlsplit(location).path) if "://" in location else location
     return safe_stem(Path(path).stem)
 
 
@@ -249,7 +251,7 @@ def _check_live(kind: str, uri: str, options: SourceOptions) -> None:
     if kind in _LIVE_KINDS:
         return
     for option, given in (
-        ("--reconnect-attempts", options.reconnect_attempts),
+        ("--reconnect-attempts", options.reconnect_attempts and not options.pushed),
         ("--drop oldest", options.drop == "oldest"),
     ):
         if given:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import cv2
 
 from fasterseg.errors import SourceError
+from fasterseg.stream.credentials import filled_in
 from fasterseg.stream.sources import CAMERA, GSTREAMER, redacted_text
 from fasterseg.stream.sources_live import LiveSource, Opening
 from fasterseg.stream.sources_options import SourceOptions, plausible_rate
@@ -62,6 +63,7 @@ def open_gstreamer(uri: str, options: SourceOptions) -> LiveSource:
 
     Raises:
         SourceError: this OpenCV has no GStreamer, or the pipeline does not start.
+        UsageError: a `${NAME}` without a value.
     """
     pipeline = uri.removeprefix(GSTREAMER).strip()
     if "appsink" not in pipeline:
@@ -78,7 +80,7 @@ def open_gstreamer(uri: str, options: SourceOptions) -> LiveSource:
 
     def connect(left: threading.Event) -> CaptureConnection:
         with silent_opencv():
-            capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
+            capture = cv2.VideoCapture(filled_in(pipeline), cv2.CAP_GSTREAMER)
         if not capture.isOpened():
             shown = _PASSWORDS.sub(r"\1***", redacted_text(pipeline))
             raise SourceError(

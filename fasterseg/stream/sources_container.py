@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
 import av
 
 from fasterseg.errors import SourceError
+from fasterseg.stream.credentials import filled_in
 from fasterseg.stream.sources_options import plausible_rate
 
 if TYPE_CHECKING:
@@ -42,24 +44,23 @@ def open_container(
     """Open a container for reading.
 
     Args:
-        location: path or URL.
+        location: path, or URL in which `${NAME}` is still to be filled in.
         name: what it is called in messages.
         pipe: where the bytes come from instead of `location`.
         stall_s: how long to wait for more of a URL; None: as long as for the first of it.
 
     Raises:
         SourceError: it cannot be opened, is empty, or is no video.
+        UsageError: a `${NAME}` without a value.
     """
     remote = "://" in location and pipe is None
     if not remote and pipe is None:
         _check_file(Path(location), name)
     timeout = (NETWORK_TIMEOUT_S, stall_s or NETWORK_TIMEOUT_S) if remote else None
     try:
-        target = location if remote else _target(location, pipe)
+        target = _address(location) if remote else _target(location, pipe)
         with unlogged(remote):
-            container = av.open(
-                target, options=_network_options(location), timeout=timeout, **_METADATA
-            )
+            container = _open(target, options=_network_options(location), timeout=timeout)
     except (av.error.InvalidDataError, av.error.EOFError):
         problem = not_a_video(name, pipe)
     except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -76,6 +77,26 @@ def open_container(
         container.close()
         raise SourceError(not_a_video(name, pipe))
     return container
+
+
+def _open(target: Any, **options: Any) -> Any:
+    container = av.open(target, **options, **_METADATA)
+    if container.format.name == "image2" and container.size <= 0:
+        # Taken for a file of a picture by its name; its reader wants to know how long it is.
+        container.close()
+        container = av.open(target, format="image2pipe", **options, **_METADATA)
+    return container
+
+
+def _address(location: str) -> str:
+    """A URL as FFmpeg wants it; it holds secrets."""
+    scheme, sign, rest = filled_in(location).partition("://")
+    if scheme.lower().startswith("rtmp"):
+        # FFmpeg turns %40 back into @ for every protocol but this one.
+        authority, slash, path = rest.partition("/")
+        user, at, host = authority.rpartition("@")
+        rest = f"{unquote(user)}{at}{host}{slash}{path}"
+    return f"{scheme}{sign}{rest}"
 
 
 def _network_options(location: str) -> dict[str, str]:

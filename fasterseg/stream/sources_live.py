@@ -119,7 +119,7 @@ class LiveSource:
         self._told_losses = ""
         self._delivered = 0
         self._was_there = False
-        self._origin: Shot | None = None
+        self._origin: tuple[int, float] | None = None
         self._frames = self._deliver()
         self._session = self._begin(first)
         try:
@@ -180,17 +180,19 @@ class LiveSource:
                 self.account.count(captured=-1)
                 continue
             if self._origin is None:
-                self._origin = shot
+                # Not the picture: it would keep its connection's decoder.
+                self._origin = (shot.index, shot.timestamp_s)
                 self.account.begin()
             image = self._fitted(image)
             self._compare(image)
             decode_ms = shot.decode_ms + (time.perf_counter() - started) * 1e3
             self._delivered += 1
             self._was_there = True
+            index, began_s = self._origin
             yield Frame(
                 image,
-                shot.index - self._origin.index,
-                shot.timestamp_s - self._origin.timestamp_s,
+                shot.index - index,
+                shot.timestamp_s - began_s,
                 decode_ms=decode_ms,
                 arrived_s=shot.arrived_s,
             )
@@ -213,7 +215,7 @@ class LiveSource:
             SourceError: it did not come back.
         """
         session = self._session
-        failure = session.failure()
+        failure = self._failure()
         session.leave()
         attempts = self._attempts()
         if failure is None and (attempts == 0 or session.finite):
@@ -237,9 +239,10 @@ class LiveSource:
             if self._reopens():
                 return not self._stop.is_set()
             if self._session.finite:
-                self._tell_end()
+                self.account.end()
+                self._tell_recording()
                 return False
-            reason = str(self._session.failure() or reason)
+            reason = str(self._failure() or reason)
             self._session.leave()
         raise self._gone(reason, attempts)
 
@@ -253,6 +256,13 @@ class LiveSource:
         if comes and self._was_there:
             self._tell_back(self.account.back(self._session.began_s))
         return comes or self._stop.is_set()
+
+    def _failure(self) -> SourceError | None:
+        """Why the session gives no more pictures."""
+        failure = self._session.failure()
+        # Its frames lead back to the session: the connection and its decoder's threads would stay
+        # until somebody looks for circles.
+        return None if failure is None else failure.with_traceback(None)
 
     def _attempts(self) -> int:
         """How often the source is opened again if it is lost now."""
@@ -309,6 +319,12 @@ class LiveSource:
     def _tell_end(self) -> None:
         if self._opening.tells_end and not self._session.finite:
             self.warnings.append(f"{self.name} ended after {self._intake.index} frames")
+
+    def _tell_recording(self) -> None:
+        self.warnings.append(
+            f"{self.name} is a recording: asked again, it began anew, and was not read twice. For "
+            "every frame of it give --drop none --reconnect-attempts 0"
+        )
 
     def _gone(self, reason: str, attempts: int) -> SourceError:
         tried = "one attempt" if attempts == 1 else f"{attempts} attempts"

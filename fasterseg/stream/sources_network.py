@@ -17,8 +17,17 @@ from fasterseg.errors import SourceError
 from fasterseg.stream.live import Backoff, Lateness
 from fasterseg.stream.readahead import Channel, Worker
 from fasterseg.stream.sources import FrameSource, redacted, stem_of
+from fasterseg.stream.sources_answer import (
+    PLAYLISTS,
+    Answer,
+    Answers,
+    ends_by_closing,
+    has_end,
+    is_pictures,
+    is_recording,
+    last_packet,
+)
 from fasterseg.stream.sources_container import (
-    declared_seconds,
     fraction_of,
     open_container,
     rate_of_stream,
@@ -40,8 +49,6 @@ _LIVE_SCHEMES: Final = frozenset(
     {"mmsh", "mmst", "rtmp", "rtmpe", "rtmps", "rtmpt", "rtmpts", "rtp", "rtsp", "rtsps", "srt"}
     | {"tcp", "tls", "udp", "udplite", "unix"}
 )
-# Lists of short files: the sender keeps some, so that reading may wait.
-_PLAYLISTS: Final = frozenset({"dash", "hls"})
 _NO_TIMESTAMPS: Final = 0x0080
 """FFmpeg's AVFMT_NOTIMESTAMPS: what times there are count frames at a rate nobody measured."""
 
@@ -56,12 +63,12 @@ def open_stream(uri: str, options: SourceOptions) -> FrameSource:
         UsageError: an option it cannot follow.
     """
     network = _Network(uri, options)
-    if urlsplit(uri).scheme.lower() in _LIVE_SCHEMES:
+    if network.is_live:
         return LiveSource(Opening(network.name, stem_of(network.name), "video", network), options)
     container = _opened(network, options)
-    if _is_recording(container):
+    if is_recording(container, uri):
         return _recording(uri, options, container)
-    network.drops = container.format.name not in _PLAYLISTS and options.drop != "none"
+    network.drops = container.format.name not in PLAYLISTS and options.drop != "none"
     opening = Opening(network.name, stem_of(network.name), "video", network, drops=network.drops)
     return LiveSource(opening, options, network.connection(container))
 
@@ -72,10 +79,13 @@ class _Network:
     def __init__(self, uri: str, options: SourceOptions) -> None:
         self.name = redacted(uri)
         self.drops = options.drop != "none"
+        self.is_live = urlsplit(uri).scheme.lower() in _LIVE_SCHEMES
         self._uri = uri
         self._stall_s = options.stall_s
         self._warnings: list[str] = []
         self._convert = Converter(self._warnings)
+        self._answers = None if self.is_live else Answers()
+        self._asked_s = 0.0
 
     def __call__(self, left: threading.Event) -> StreamConnection:
         """Open the stream. Nothing wakes FFmpeg while it does, but its own time limit."""
@@ -83,6 +93,7 @@ class _Network:
 
     def open(self) -> Any:
         """The stream's container."""
+        self._asked_s = time.monotonic()
         return open_container(self._uri, self.name, stall_s=self._stall_s)
 
     def connection(self, container: Any) -> StreamConnection:
@@ -94,6 +105,8 @@ class _Network:
                 self._convert,
                 self._warnings,
                 drops=self.drops,
+                answers=self._answers,
+                asked_s=self._asked_s,
             )
         except SourceError:
             container.close()
@@ -113,6 +126,8 @@ class StreamConnection:
         convert: decoded picture -> BGR; the source's own.
         warnings: the source's, which outlive a connection.
         drops: pictures that come late may be passed over.
+        answers: what earlier connections gave.
+        asked_s: when the container was asked for.
         clock: seconds that only grow.
 
     Raises:
@@ -127,6 +142,8 @@ class StreamConnection:
         warnings: list[str],
         *,
         drops: bool,
+        answers: Answers | None = None,
+        asked_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._container = container
@@ -137,10 +154,12 @@ class StreamConnection:
         self._stream = video_stream(container, name)
         # Threads over frames decode ahead: more speed for a file, more delay for a live picture.
         self._stream.thread_type = "SLICE"
-        timed = not container.format.flags & _NO_TIMESTAMPS
+        self._is_pictures = is_pictures(container)
+        timed = not (self._is_pictures or container.format.flags & _NO_TIMESTAMPS)
         self.fps: Fraction | None = rate_of_stream(self._stream) if timed else None
         self.time_base: Fraction | None = fraction_of(self._stream.time_base) if timed else None
-        self.finite = declared_seconds(container, self._stream) is not None
+        self.finite = has_end(container, self._stream)
+        self._answer: Answer = (answers or Answers()).follow(self.time_base, asked_s)
         self.notes = [f"the sound of {name} is not copied"] if container.streams.audio else []
         self.warnings = warnings
         self.lost_frames = 0
@@ -157,6 +176,10 @@ class StreamConnection:
             SourceError: it was lost.
         """
         for packet in self._packets():
+            if self._answer.is_repeated(packet):
+                # What comes now has been there from its beginning: it would be seen twice.
+                self.finite = True
+                return
             if self._is_too_late(packet):
                 yield Arrival(self._seconds(packet.pts), None)
                 continue
@@ -164,7 +187,7 @@ class StreamConnection:
             try:
                 pictures = packet.decode()
             except av.error.EOFError:
-                return
+                break
             except av.error.FFmpegError:
                 self.lost_frames += 1
                 continue
@@ -175,6 +198,8 @@ class StreamConnection:
                     continue
                 yield self._arrival(picture, decode_ms)
                 decode_ms = 0.0
+        self._answer.end(self._clock())
+        self.finite = self.finite or (self._is_pictures and self._answer.packets == 1)
 
     def close(self) -> None:
         """Close the connection."""
@@ -191,6 +216,9 @@ class StreamConnection:
             failure = "nothing came any more"
         except av.error.FFmpegError as error:
             failure = error.strerror or type(error).__name__
+            if ends_by_closing(self._container, error):
+                failure = ""
+                yield last_packet(self._stream)
         if failure:
             raise SourceError(
                 f"{self._name}: the stream was lost ({failure}). Check the network and the sender"
@@ -287,14 +315,6 @@ def _in_background(work: Callable[[], Any]) -> Any:
     if worker.error is not None:
         raise worker.error
     return result
-
-
-def _is_recording(container: Any) -> bool:
-    """Whether it has an end: a length is declared, of the video or of the answer."""
-    videos = container.streams.video
-    if not videos or videos[0].frames or declared_seconds(container, videos[0]) is not None:
-        return True
-    return container.format.name not in _PLAYLISTS and container.size > 0
 
 
 def _recording(uri: str, options: SourceOptions, container: Any) -> VideoSource:

@@ -81,6 +81,8 @@ class SourceOptions:
         reconnect_interval_s: pause before the first of these attempts; the next ones double.
         stall_s: a live source that gives no picture for so long is taken for lost.
         drop: which frames are given up; see `DROPS`.
+        pushed: results go to a server, which the attempts are about as well: a file, which needs
+            none, does not refuse them.
 
     Raises:
         UsageError: a value that cannot be right.
@@ -96,6 +98,7 @@ class SourceOptions:
     reconnect_interval_s: float = 1.0
     stall_s: float = 10.0
     drop: Drop = "auto"
+    pushed: bool = False
 
     def __post_init__(self) -> None:
         self._check_live()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -148,16 +149,42 @@ def _directories(file: BinaryIO, head: bytes, order: str) -> Iterator[int]:
         at = int(struct.unpack(f"{order}I", file.read(4))[0])
 
 
+class _Silence:
+    """OpenCV's level of logging, of which a process has one: silent while anybody wants it so."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wanted = 0
+        self._level = 0
+
+    def begin(self) -> None:
+        logging = cv2.utils.logging
+        with self._lock:
+            if not self._wanted:
+                self._level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+            self._wanted += 1
+
+    def end(self) -> None:
+        with self._lock:
+            self._wanted -= 1
+            if not self._wanted:
+                cv2.utils.logging.setLogLevel(self._level)
+
+
+_SILENCE: Final = _Silence()
+
+
 @contextlib.contextmanager
 def silent_opencv() -> Iterator[None]:
-    """OpenCV says nothing on stderr meanwhile: what it found out is told by our own messages."""
-    logging = cv2.utils.logging
-    level = logging.getLogLevel()
-    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    """OpenCV says nothing on stderr meanwhile: what it found out is told by our own messages.
+
+    Threads may do so at the same time; the last one to leave puts the old level back.
+    """
+    _SILENCE.begin()
     try:
         yield
     finally:
-        logging.setLogLevel(level)
+        _SILENCE.end()
 
 
 def _is_cut_off_jpeg(data: NDArray[np.uint8]) -> bool:

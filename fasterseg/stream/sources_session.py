@@ -57,7 +57,8 @@ class Connection(Protocol):
     Attributes:
         fps: rate it announces; None where it announces none.
         time_base: seconds per tick of its timestamps; None where it has none.
-        finite: it declares its end: a recording, which is not read again.
+        finite: it has an end: a recording, which is not read again. Known at the latest when
+            there are no more pictures.
         notes: see `FrameSource`.
         warnings: see `FrameSource`.
         lost_frames: see `FrameSource`.
@@ -195,7 +196,6 @@ class Session:
         clock: Callable[[], float],
     ) -> None:
         self.connection: Connection | None = None
-        self.finite = False
         self.pictures = 0
         self.began_s = self.heard_s = clock()
         self._name = name
@@ -210,6 +210,11 @@ class Session:
         self._failure: SourceError | None = None
         self._worker = Worker("live", self._run)
         self._worker.start()
+
+    @property
+    def finite(self) -> bool:
+        """Whether the connection is a recording, as far as is known; see `Connection`."""
+        return self.connection is not None and self.connection.finite
 
     def take(self) -> Shot | None:
         """The next picture, waited for; None when it ended, was left, or has stalled."""
@@ -269,7 +274,6 @@ class Session:
         connection = self._connect(self._left)
         with closing(connection):
             self.connection = connection
-            self.finite = connection.finite
             if self.finite and not self._is_first:
                 # What comes now has been there from its beginning: it would be seen twice.
                 return

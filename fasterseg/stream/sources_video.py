@@ -12,6 +12,7 @@ import av
 
 from fasterseg.errors import FastersegError, SourceError, UsageError
 from fasterseg.stream.sources import Kind, redacted, stem_of
+from fasterseg.stream.sources_answer import ends_by_closing, last_packet
 from fasterseg.stream.sources_container import (
     declared_seconds,
     fraction_of,
@@ -237,8 +238,11 @@ class VideoSource:
         try:
             yield from self._container.demux(self._stream)
         except av.error.FFmpegError as error:
-            self.truncated = True
-            self.warnings.append(f"{self.name}: reading stopped early ({error.strerror})")
+            if self._remote and ends_by_closing(self._container, error):
+                yield last_packet(self._stream)
+            else:
+                self.truncated = True
+                self.warnings.append(f"{self.name}: reading stopped early ({error.strerror})")
         self._check_pipe()
 
     def _check_pipe(self) -> None:

@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,11 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+import typer.core
 
 from fasterseg import cache
+from fasterseg.cli import infer
 from fasterseg.cli.main import app
 from fasterseg.errors import EXIT_CODES
 from fasterseg.runtime import plugins
+from fasterseg.stream.credentials import PLACEHOLDER, filled_in
 from tests.shared import ROOT
 
 DOCKERFILES = [ROOT / "Dockerfile", ROOT / "Dockerfile.nvidia"]
@@ -30,6 +35,26 @@ PROGRAM = "/opt/fasterseg/bin/fasterseg-infer"
 each_image = pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.name)
 
 Instructions = list[tuple[str, str]]
+
+# Typer carries its own copy of click from 0.26 on.
+UsageProblem: Any = next(b for b in typer.BadParameter.__mro__ if b.__name__ == "UsageError")
+
+
+def parsed(program: typer.Typer, arguments: list[str]) -> dict[str, Any] | None:
+    """What a program makes of its arguments, without running; None where it only shows help.
+
+    Raises `UsageProblem` where it does not know an option, or lacks an argument.
+    """
+    command = typer.main.get_command(program)
+    try:
+        with command.make_context("program", list(arguments)) as context:
+            if isinstance(command, typer.core.TyperGroup):
+                name, inner, rest = command.resolve_command(context, context._protected_args)
+                assert inner is not None, name
+                return inner.make_context(name, [*rest, *context.args], parent=context).params
+            return context.params
+    except typer.Exit:
+        return None
 
 
 def instructions(file: Path) -> Instructions:
@@ -123,9 +148,75 @@ def test_extras_exist(file: Path) -> None:
 
 
 @each_image
+def test_packages_that_are_installed_are_the_projects_or_pinned(file: Path) -> None:
+    """Hadolint's DL3013, which does not see constraints."""
+    texts = [*project()["project"]["dependencies"]]
+    texts += [
+        line for lines in project()["project"]["optional-dependencies"].values() for line in lines
+    ]
+    known = {re.split(r"[\[<>=;]", line)[0] for line in texts}
+    installs = re.findall(r"pip install ([^&]+)", " && ".join(values(file, "RUN")))
+    assert installs
+    for arguments in installs:
+        assert "--no-cache-dir" in arguments, "DL3042"
+        for word in shlex.split(re.sub(r'"\$\(.*?\)"', "", arguments)):
+            if word.startswith((".", "-")) or word == "constraints.txt":
+                continue
+            assert "==" in word or word.partition("[")[0] in known, word
+
+
+def shell(file: Path) -> list[str]:
+    """Single commands of all `RUN` lines."""
+    return [part.strip() for run in values(file, "RUN") for part in run.split("&&")]
+
+
+@each_image
+def test_rules_of_hadolint_that_matter_here_are_kept(file: Path) -> None:
+    """Checked again where the linter is not to be had; names are its own."""
+    names = [name for name, _ in instructions(file)]
+    assert set(names) <= {
+        "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "FROM", "HEALTHCHECK", "RUN", "USER",
+        "VOLUME", "WORKDIR",
+    }, "DL4000, DL3020, DL4005"  # fmt: skip
+    last = max(index for index, name in enumerate(names) if name == "FROM")
+    for name in ("CMD", "ENTRYPOINT", "HEALTHCHECK"):
+        assert names[last:].count(name) == 1, "DL4003, DL4004, DL3012"
+    for name in ("CMD", "ENTRYPOINT"):
+        assert isinstance(json.loads(values(file, name)[-1]), list), "DL3025"
+    for path in values(file, "WORKDIR"):
+        assert path.startswith("/"), "DL3000"
+    for base in values(file, "FROM"):
+        assert ":" in base, "DL3006"
+        assert ":latest" not in base, "DL3007"
+    aliases = [base.split()[-1] for base in values(file, "FROM") if " AS " in base]
+    assert len(set(aliases)) == len(aliases), "DL3024"
+    for command in shell(file):
+        assert not re.match(r"(sudo|cd|apt|ssh|vim|shutdown|ps|kill|mount)\b(?!-)", command), (
+            command
+        )
+        if command.startswith("apt-get install"):
+            assert {"--yes", "--no-install-recommends"} <= set(command.split()), "DL3014, DL3015"
+            assert "rm -rf /var/lib/apt/lists/*" in shell(file), "DL3009"
+        assert "|" not in re.sub(r"\|\|", "", command), "DL4006"
+        if command.startswith("useradd"):
+            assert int(command.split("--uid ")[1].split()[0]) < 65536, "DL3046"
+
+
+@each_image
+def test_environment_does_not_use_what_it_sets(file: Path) -> None:
+    """Hadolint's DL3044."""
+    for line in values(file, "ENV"):
+        set_here = {word.split("=", 1)[0] for word in line.split()} - {"PATH"}
+        assert not set_here & set(re.findall(r"\$\{?(\w+)", line))
+
+
+@each_image
 def test_the_program_is_one_of_the_package_and_not_run_by_root(file: Path) -> None:
     [entry] = values(file, "ENTRYPOINT")
-    assert json.loads(entry)[0] in project()["project"]["scripts"]
+    command = json.loads(entry)
+    assert command[0] in project()["project"]["scripts"]
+    [given] = values(file, "CMD")
+    assert parsed(app, [*command[1:], *json.loads(given)]) is None
     assert int(values(file, "USER")[-1]) > 0
     names = [name for name, _ in instructions(file)]
     assert names.index("USER") < names.index("ENTRYPOINT")
@@ -134,11 +225,10 @@ def test_the_program_is_one_of_the_package_and_not_run_by_root(file: Path) -> No
 @each_image
 def test_examples_in_the_header_run_a_command(file: Path) -> None:
     head = file.read_text().partition("FROM")[0]
-    commands = re.findall(r"docker run .* fasterseg(?::nvidia)? (\w+)", head)
-    known = {command.name for command in app.registered_commands}
-    known |= {command.callback.__name__ for command in app.registered_commands if command.callback}
-    assert commands
-    assert set(commands) <= known
+    lines = re.findall(r"docker run .* fasterseg(?::nvidia)? (.*)", head)
+    assert lines
+    for line in lines:
+        assert parsed(app, shlex.split(line))
 
 
 @each_image
@@ -199,7 +289,11 @@ def test_health_check_asks_the_page_where_there_is_one(file: Path, healthy: str)
 
     def healthy_at(url: str) -> bool:
         found = subprocess.run(
-            command, env={"PATH": path, "HEALTH_URL": url}, capture_output=True, check=False
+            command,
+            # As Docker sets it for all containers where its user has a proxy.
+            env={"PATH": path, "HEALTH_URL": url, "http_proxy": "http://127.0.0.1:9"},
+            capture_output=True,
+            check=False,
         )
         return found.returncode == 0
 
@@ -238,6 +332,61 @@ def test_service_passes_on_what_its_settings_name() -> None:
     [start] = fields(UNIT.read_text())["ExecStart"]
     settings = fields((UNIT.parent / "example.env").read_text())
     assert set(re.findall(r"\$\{?(\w+)", start)) == set(settings)
+
+
+def expanded(settings: dict[str, str]) -> list[str]:
+    """Arguments of the program, as systemd makes them: one word, or several without braces."""
+    [start] = fields(UNIT.read_text())["ExecStart"]
+    arguments: list[str] = []
+    for word in start.split()[1:]:
+        if match := re.fullmatch(r"\$\{(\w+)\}", word):
+            arguments.append(settings[match[1]])
+        elif match := re.fullmatch(r"\$(\w+)", word):
+            arguments += shlex.split(settings[match[1]])
+        else:
+            arguments.append(word)
+    return arguments
+
+
+def settings_of(file: Path, commented: bool) -> dict[str, str]:
+    """Variables of an environment file; those behind a # as well if wanted."""
+    text = file.read_text()
+    if commented:
+        text = re.sub(r"^#(?=[A-Z_]+=)", "", text, flags=re.MULTILINE)
+    return {
+        name: shlex.split(found[-1])[0] if found[-1].startswith("'") else found[-1]
+        for name, found in fields(text).items()
+    }
+
+
+@pytest.mark.parametrize("commented", [False, True])
+def test_every_option_of_the_service_is_one_of_the_program(commented: bool) -> None:
+    settings = settings_of(UNIT.parent / "example.env", commented)
+    given = parsed(infer.app, expanded(settings))
+    assert given is not None
+    assert (given["source"], given["output"]) == (settings["SOURCE"], settings["OUTPUT"])
+    assert given["view"].startswith("http://127.0.0.1:")
+    assert (given["reconnect_attempts"], given["quiet"]) == (-1, True)
+
+
+def test_an_option_that_there_is_not_would_be_noticed() -> None:
+    settings = settings_of(UNIT.parent / "example.env", False)
+    settings["OPTIONS"] += " --reconnect-for-ever"
+    with pytest.raises(UsageProblem, match="--reconnect-for-ever"):
+        parsed(infer.app, expanded(settings))
+    with pytest.raises(UsageProblem, match="infre"):
+        parsed(app, ["infre", "a.mp4"])
+
+
+def test_no_password_of_the_service_is_on_its_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(UNIT.parent / "example.env", True)
+    [name] = PLACEHOLDER.findall(settings["SOURCE"])
+    secret = settings[name]
+    assert secret
+    assert all(secret not in argument for argument in expanded(settings))
+    monkeypatch.setenv(name, secret)
+    assert secret in filled_in(settings["SOURCE"])
+    assert f"LoadCredential={name}:" in UNIT.read_text()
 
 
 @pytest.mark.parametrize(

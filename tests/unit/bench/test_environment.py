@@ -30,8 +30,9 @@ def test_the_table_of_packages_is_that_of_the_project_file() -> None:
         lowest[name] = match[2]
     assert lowest == environment.REQUIRED
     for extra, parts in environment.EXTRAS.items():
-        declared = [re.split(r"[<>=]", line)[0] for line in project["optional-dependencies"][extra]]
-        assert list(parts) == declared
+        lines = project["optional-dependencies"][extra]
+        declared = [(*line.split(">="), "")[:2] for line in lines]
+        assert list(parts.items()) == declared
 
 
 def test_what_is_installed_here_is_enough() -> None:
@@ -43,6 +44,9 @@ GOOD = {
     "av": "18.1.0", "numpy": "2.4", "onnx": "1.17", "onnxruntime-gpu": "1.20.0",
     "opencv-python": "4.10", "safetensors": "0.4.5", "typer": "0.12.1",
 }  # fmt: skip
+SERVE: dict[str, str | None] = {
+    "starlette": "0.40.0", "uvicorn": "0.53", "websockets": "16", "prometheus-client": "0.20.0",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -51,6 +55,22 @@ GOOD = {
         ({}, "opencv", "ok", True, ""),
         ({}, "extra [train]", "missing", False, "pip install 'fasterseg[train]'"),
         ({"torch": "2.7+cpu", "tensorboard": "2"}, "extra [train]", "ok", False, ""),
+        ({}, "extra [serve]", "missing", False, "pip install 'fasterseg[serve]'"),
+        (SERVE, "extra [serve]", "ok", False, ""),
+        (
+            {**SERVE, "uvicorn": None},
+            "extra [serve]",
+            "missing",
+            False,
+            "pip install 'fasterseg[serve]'",
+        ),
+        (
+            {**SERVE, "uvicorn": "0.52.1"},
+            "extra [serve]",
+            "broken",
+            False,
+            "pip install --upgrade 'fasterseg[serve]'",
+        ),
         ({"numpy": None}, "numpy", "broken", True, "pip install 'numpy>=1.26'"),
         (
             {"onnxruntime-gpu": None},
@@ -91,6 +111,18 @@ def test_packages_are_enough_too_old_absent_or_twice_there(
     assert (found.state, found.needed) == (state, needed)
     assert found.remedy.startswith(remedy)
     assert bool(found.remedy) == bool(remedy)
+
+
+def test_what_an_extra_lacks_is_named_beside_what_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(environment, "_installed", lambda: {**GOOD, "starlette": "1.2"})
+    found = by_name(environment.packages())["extra [serve]"]
+    assert found.detail == "starlette 1.2, without uvicorn, websockets, prometheus-client"
+    installed = {**GOOD, **SERVE, "uvicorn": "0.52.1"}
+    monkeypatch.setattr(environment, "_installed", lambda: installed)
+    found = by_name(environment.packages())["extra [serve]"]
+    assert found.detail == "uvicorn 0.52.1 is older than 0.53"
 
 
 def machine(root: Path, memory_max: str) -> dict[str, Finding]:

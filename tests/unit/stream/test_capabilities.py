@@ -9,7 +9,9 @@ import av
 import cv2
 import pytest
 
+from fasterseg.errors import OutputError
 from fasterseg.stream import capabilities
+from fasterseg.stream.sinks_address import TRANSPORTS
 
 HEADLESS = "  GUI:                           NONE\n\n  Video I/O:\n    GStreamer:     NO\n"
 FULL = "  GUI:                           GTK3\n\n  Video I/O:\n    GStreamer:     YES (1.20.3)\n"
@@ -41,6 +43,34 @@ def test_codecs_that_are_not_there_have_a_remedy(monkeypatch: pytest.MonkeyPatch
 def test_an_encoder_that_loses_frames_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capabilities, "_round_trip", lambda *_: 1)
     assert capabilities.codecs()[0].state == "broken"
+
+
+def test_servers_that_can_be_pushed_to_are_listed() -> None:
+    first, *absent = capabilities.push()
+    assert (first.name, first.state, first.needed) == ("push to servers", "ok", False)
+    there = first.detail.split(", ")
+    assert {"rtmp", "rtsp"} <= set(there)
+    assert there + [found.name.removeprefix("push to ") for found in absent] == [
+        scheme for scheme in TRANSPORTS if scheme in there
+    ] + [scheme for scheme in TRANSPORTS if scheme not in there]
+
+
+@pytest.mark.parametrize(
+    ("lacks", "states"),
+    [({"srt"}, ["ok", "missing"]), (set(TRANSPORTS), ["missing"] * len(TRANSPORTS))],
+)
+def test_servers_that_cannot_be_pushed_to_have_a_remedy(
+    monkeypatch: pytest.MonkeyPatch, lacks: set[str], states: list[str]
+) -> None:
+    def target_of(address: str) -> None:
+        if address.partition("://")[0] in lacks:
+            raise OutputError("this FFmpeg has none")
+
+    monkeypatch.setattr(capabilities, "target_of", target_of)
+    found = capabilities.push()
+    assert [f.state for f in found] == states
+    assert all(bool(f.remedy) == (f.state == "missing") for f in found)
+    assert not any(f.state == "ok" and "srt" in f.detail for f in found)
 
 
 @pytest.mark.parametrize(

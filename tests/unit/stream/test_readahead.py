@@ -97,6 +97,27 @@ def test_worker_keeps_what_it_raised() -> None:
     assert worker.error is error
 
 
+def test_a_worker_that_is_done_lets_go_of_its_work() -> None:
+    class Holder:
+        def __init__(self) -> None:
+            self.worker = Worker("test", self.work)
+
+        def work(self) -> None:
+            pass
+
+    gc.collect()
+    gc.disable()
+    try:
+        holder = Holder()
+        holder.worker.start()
+        holder.worker.join(PATIENCE_S)
+        gone = weakref.ref(holder)
+        del holder
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 def test_read_ahead_gives_every_frame_prepared_and_in_order() -> None:
     source = FakeSource(numbered(20))
     with ReadAhead(source, index_of) as reader:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
 import threading
 import time
+import weakref
 from fractions import Fraction
 
 import numpy as np
@@ -61,6 +63,23 @@ def test_a_lost_source_is_opened_again_and_the_gap_is_in_the_times() -> None:
     assert count.seconds_offline == pytest.approx(0.08 + sender.pauses_s[0])
     assert count.captured == 6
     assert [script.closed for script in sender.made] == [1, 1]
+
+
+def test_a_lost_connection_is_let_go_of_at_once() -> None:
+    # It holds a decoder with threads of its own: they must not wait for the garbage collector.
+    sender = Sender([*pictures(3), SourceError("lost")], SourceError("refused"), pictures(3))
+    source = sender.open()
+    first = weakref.ref(sender.made.pop())
+    frames = iter(source)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            next(frames)
+        assert first() is None
+    finally:
+        gc.enable()
+        source.close()
 
 
 def test_five_losses_are_five_reconnects_and_nothing_is_made_up() -> None:

@@ -40,9 +40,13 @@ class Packet:
     def __init__(self, container: Container, number: int, *, key: bool, cost_s: float) -> None:
         self.pts = self.dts = number * 40
         self.is_keyframe = key
+        self.size = 1
         self._container = container
         self._number = number
         self._cost_s = cost_s
+
+    def __bytes__(self) -> bytes:
+        return bytes([self._number % 256])
 
     def decode(self) -> list[Any]:
         container = self._container
@@ -87,6 +91,7 @@ class Container:
         self.damaged, self.corrupt = damaged, corrupt
         self.closed = False
         self.duration = None
+        self.size = -38
         self.format = SimpleNamespace(flags=flags, name="flv")
         context = SimpleNamespace(flush_buffers=self._flush)
         self.stream = SimpleNamespace(
@@ -296,13 +301,27 @@ def test_an_interrupt_of_a_silent_stream_does_not_wait_for_its_timeout(cameras: 
 
 def test_transport_stream_of_unknown_length_is_live(cameras: Cameras, tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.ts", numbered(20), format="mpegts")
-    cameras.transport = path.read_bytes()
+    cameras.transport, cameras.transport_s = path.read_bytes(), 0.8
     source = live(f"{cameras.url}/live.ts", limit=40)
     numbers = [number_of(frame.image) for frame in source]
     source.close()
     assert numbers == [*range(20), *range(20)]
     assert source.fps == 25
     assert cameras.connections == 2
+
+
+def test_transport_stream_that_comes_faster_than_time_and_again_is_a_recording(
+    cameras: Cameras, tmp_path: Path
+) -> None:
+    cameras.transport = write_video(tmp_path / "a.ts", numbered(20), format="mpegts").read_bytes()
+    source = live(f"{cameras.url}/live.ts", limit=100)
+    numbers = [number_of(frame.image) for frame in source]
+    source.close()
+    assert numbers == [*range(20)]
+    assert cameras.connections == 2
+    assert "is a recording: asked again, it began anew" in source.warnings[-1]
+    count = source.account.now()
+    assert (count.captured, count.reconnects, count.seconds_offline) == (20, 0, 0.0)
 
 
 def test_server_that_is_gone_for_good_is_exit_code_3_and_keeps_the_secret(

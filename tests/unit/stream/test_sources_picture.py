@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import struct
+import sys
+import threading
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,13 @@ import pytest
 
 from fasterseg.errors import SourceError
 from fasterseg.stream.sources import open_source
-from fasterseg.stream.sources_picture import as_bgr, is_animated_png, page_count, read_picture
+from fasterseg.stream.sources_picture import (
+    as_bgr,
+    is_animated_png,
+    page_count,
+    read_picture,
+    silent_opencv,
+)
 from fasterseg.types import Size
 from tests.shared import shared
 from tests.unit.stream.conftest import solid, write_picture
@@ -217,3 +226,57 @@ def test_strange_arrays_are_named() -> None:
         as_bgr(np.zeros((4, 6, 2), np.uint8), "a.x")
     with pytest.raises(SourceError, match="3 channels of int32"):
         as_bgr(np.zeros((4, 6, 3), np.int32), "a.x")
+
+
+@pytest.fixture
+def opencvs_level() -> Iterator[int]:
+    """A level of logging that OpenCV does not have of itself."""
+    logging = cv2.utils.logging
+    before = logging.setLogLevel(logging.LOG_LEVEL_DEBUG)
+    yield logging.LOG_LEVEL_DEBUG
+    logging.setLogLevel(before)
+
+
+def test_opencv_stays_silent_until_the_last_one_has_left(opencvs_level: int) -> None:
+    logging = cv2.utils.logging
+    first, second = silent_opencv(), silent_opencv()
+    with first:
+        second.__enter__()
+    assert logging.getLogLevel() == logging.LOG_LEVEL_SILENT
+    second.__exit__(None, None, None)
+    assert logging.getLogLevel() == opencvs_level
+
+
+def test_opencv_speaks_again_after_an_error(opencvs_level: int) -> None:
+    with pytest.raises(SourceError), silent_opencv():
+        raise SourceError("no such camera")
+    assert cv2.utils.logging.getLogLevel() == opencvs_level
+
+
+def test_many_threads_read_broken_pictures_in_silence(tmp_path: Path, opencvs_level: int) -> None:
+    broken = tmp_path / "a.png"
+    broken.write_bytes(b"no picture" * 10)
+    logging = cv2.utils.logging
+    start = threading.Barrier(4)
+    loud: list[int] = []
+
+    def read() -> None:
+        start.wait(10)
+        for _ in range(200):
+            with silent_opencv():
+                loud.append(logging.getLogLevel())
+                with pytest.raises(SourceError):
+                    read_picture(broken)
+                loud.append(logging.getLogLevel())
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sys.setswitchinterval(before_s)
+    assert set(loud) == {logging.LOG_LEVEL_SILENT}
+    assert len(loud) == 4 * 2 * 200
+    assert logging.getLogLevel() == opencvs_level

@@ -20,6 +20,8 @@ from fasterseg.stream.sources_options import SourceOptions
         ("rtsp://[2001:db8::1]:8554/live", "rtsp://[2001:db8::1]:8554/live"),
         ("rtsp://user:geheim@cam:8554/live", "rtsp://cam:8554/live"),
         ("rtsp://user@cam/live", "rtsp://cam/live"),
+        ("rtsp://${USER}:${PASSWORD}@cam:554/live", "rtsp://cam:554/live"),
+        ("http://cam/a.mp4?token=${TOKEN}", "http://cam/a.mp4"),
         ("http://cam/a.mp4?token=geheim", "http://cam/a.mp4"),
         ("http://cam/a.mp4#geheim", "http://cam/a.mp4"),
         ("http://cam?token=geheim@x/y", "http://x/y"),
