@@ -6,13 +6,13 @@ import os
 import re
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
 from fasterseg.errors import OutputError, OutputExistsError, UnknownNameError, UsageError
 from fasterseg.registry import unknown
-from fasterseg.stream.sources import FrameSource
+from fasterseg.stream.sources import FrameSource, redacted
 
 NOWHERE: Final = "null:"
 STDOUT: Final = "-"
@@ -26,10 +26,11 @@ _MEDIA: Final = frozenset(VIDEO_SUFFIXES + PICTURE_SUFFIXES + _OTHER_SUFFIXES)
 NUMBER: Final = re.compile(r"%(0?\d*)d")
 """A number pattern in a file name: `%06d`."""
 
+_ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _TEMPORARY_BYTES: Final = 16
 """What names of temporary files add to the name of the file that is being written."""
 
-Layout = Literal["file", "folder", "pattern", "stdout", "display"]
+Layout = Literal["file", "folder", "pattern", "stdout", "display", "network"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +39,13 @@ class OutputPlan:
 
     Attributes:
         path: the file, the folder of many files, or the pattern of their names.
-        layout: which of them; or standard output or a window, which have no path.
+        layout: which of them; or standard output, a window or a server, which have no path.
+        address: of a server, with credentials.
     """
 
     path: Path
     layout: Layout
+    address: str = field(default="", repr=False)
 
     @property
     def is_video(self) -> bool:
@@ -64,6 +67,7 @@ class _Form:
         whole: one file however many images there are.
         stream: may go to standard output.
         display: may be shown in a window.
+        network: may be pushed to a server.
     """
 
     video: tuple[str, ...]
@@ -71,6 +75,7 @@ class _Form:
     whole: bool = False
     stream: bool = True
     display: bool = False
+    network: bool = False
 
     def suffixes(self, source: FrameSource) -> tuple[str, ...]:
         """Suffixes of the single file it can be; none where it must be a folder."""
@@ -82,11 +87,16 @@ class _Form:
 FORMS: Final[Mapping[str, _Form]] = {
     "classmap": _Form((".mkv",), (".png",)),
     "classmap-png": _Form((), (".png",), stream=False),
-    "overlay": _Form(VIDEO_SUFFIXES, PICTURE_SUFFIXES, display=True),
+    "overlay": _Form(VIDEO_SUFFIXES, PICTURE_SUFFIXES, display=True, network=True),
     "rle": _Form((".jsonl",), (".jsonl",), whole=True),
     "stats": _Form((".json",), (".json",), whole=True, stream=False),
 }
 """Format -> where it can go."""
+
+
+def is_address(output: str | None) -> bool:
+    """Whether OUTPUT is on the network: `rtsp://server/name`, `udp://server:9000`."""
+    return output is not None and _ADDRESS.match(output) is not None
 
 
 def plan_outputs(
@@ -97,7 +107,8 @@ def plan_outputs(
     Args:
         output: with one format the file or folder, or a pattern such as `maps/%06d.png`; with
             several what their names start with. `-` is standard output, `display:` a window,
-            `null:` writes nothing; None names it after the source.
+            `rtsp://server/name` a server that it is pushed to, `null:` writes nothing; None
+            names it after the source.
         formats: names in `FORMS`.
         source: what the results come from.
         overwrite: replace what is there.
@@ -118,6 +129,8 @@ def plan_outputs(
         return {}
     if output in (STDOUT, DISPLAY):
         return {wanted[0]: _device(output, wanted)}
+    if output is not None and is_address(output):
+        return {wanted[0]: _server(output, wanted, source)}
     try:
         plans = {name: _plan(name, output, len(wanted) > 1, source) for name in wanted}
         for plan in plans.values():
@@ -155,6 +168,26 @@ def _device(output: str, wanted: Sequence[str]) -> OutputPlan:
     if problem := display_problem():
         raise OutputError(problem)
     return OutputPlan(Path(output), "display")
+
+
+def _server(address: str, wanted: Sequence[str], source: FrameSource) -> OutputPlan:
+    """A server on the network."""
+    from fasterseg.stream.sinks_address import target_of
+
+    shown = redacted(address)
+    pushed = ", ".join(name for name, form in FORMS.items() if form.network)
+    if len(wanted) > 1 or not FORMS[wanted[0]].network:
+        raise UsageError(
+            f"OUTPUT {shown} takes {pushed} alone, not {', '.join(wanted)}; class shares and times "
+            "as a file: --json FILE"
+        )
+    if source.kind in ("image", "images"):
+        raise UsageError(
+            f"OUTPUT {shown} takes a video or a camera; {_described(source)} have no times. Give a "
+            "file or folder"
+        )
+    target_of(address)
+    return OutputPlan(Path(shown), "network", address)
 
 
 def _plan(name: str, output: str | None, several: bool, source: FrameSource) -> OutputPlan:

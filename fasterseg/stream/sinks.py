@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Protocol, get_args
+from typing import Final, Literal, Protocol, get_args, runtime_checkable
 
 from fasterseg.errors import UsageError
 from fasterseg.labels import LabelSet
@@ -27,6 +27,17 @@ SINKS: Final[Mapping[str, str]] = {
 
 Ids = Literal["trainid", "labelid"]
 H264 = Literal["fast", "small"]
+
+
+@runtime_checkable
+class Warned(Protocol):
+    """A sink that has something to tell when it is closed.
+
+    Attributes:
+        warnings: what was left out, one sentence each.
+    """
+
+    warnings: list[str]
 
 
 class FrameSink(Protocol):
@@ -55,6 +66,11 @@ class FrameSink(Protocol):
         ...
 
 
+def warnings_of(sinks: Sequence[FrameSink]) -> list[str]:
+    """What closed sinks have to tell."""
+    return [text for sink in sinks if isinstance(sink, Warned) for text in sink.warnings]
+
+
 @dataclass(frozen=True, slots=True)
 class SinkOptions:
     """What sinks can be told.
@@ -71,6 +87,9 @@ class SinkOptions:
         h264: how overlay videos are encoded: "fast", or "small" (three times the CPU time, a
             quarter smaller at the same quality).
         viewed: a live page shows overlays as well.
+        reconnect_attempts: how often in a row a server that was lost is connected to again; -1:
+            for ever; None: 10 times, and not at first.
+        reconnect_interval_s: pause before the first of these attempts; the next ones double.
 
     Raises:
         UsageError: alpha is outside [0, 1], or ids or h264 is neither of its values.
@@ -85,6 +104,8 @@ class SinkOptions:
     per_frame: bool = False
     h264: H264 = "fast"
     viewed: bool = False
+    reconnect_attempts: int | None = None
+    reconnect_interval_s: float = 1.0
 
     def __post_init__(self) -> None:
         if self.ids not in get_args(Ids):
@@ -113,7 +134,10 @@ def check_options(plans: Mapping[str, OutputPlan], options: SinkOptions) -> None
         name.startswith("classmap") and not plan.is_video and plan.layout != "stdout"
         for name, plan in plans.items()
     )
-    videos = any(name == "overlay" and plan.is_video for name, plan in plans.items())
+    videos = any(
+        name == "overlay" and (plan.is_video or plan.layout == "network")
+        for name, plan in plans.items()
+    )
     overlay = "overlay" in plans or options.viewed
     ids = any(name not in ("overlay", "stats") for name in plans)
     heeded = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from array import array
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -34,7 +35,7 @@ def open_overlay(
 ) -> FrameSink:
     """The frame with the painted class map over it.
 
-    A video, a picture, a folder of pictures, a window, or raw BGR on standard output.
+    A video, a picture, a folder of pictures, a window, a server, or raw BGR on standard output.
     """
     style = options.style
 
@@ -49,6 +50,16 @@ def open_overlay(
         from fasterseg.stream.sinks_raw import RawSink
 
         return RawSink(painted)
+    if plan.layout == "network":
+        from fasterseg.stream.sinks_network import NetworkSink
+
+        artist = Painter(labels, style)
+        return NetworkSink(
+            plan.address,
+            source,
+            lambda result: artist(result.frame.image, result.mask),
+            options,
+        )
     if plan.is_video:
         from fasterseg.stream.sinks_video import COMPACT, PLAYABLE, VideoSink
 
@@ -190,12 +201,15 @@ def encoder_of(suffix: str) -> Encode:
 
 
 def _write(path: Path, image: NDArray[np.uint8], encode: Encode) -> None:
+    # Under a name of its own until it is whole: whatever ends the program, no picture is torn.
+    temporary = path.with_name(f".{secrets.token_hex(4)}.tmp")
     try:
-        path.write_bytes(encode(image))
+        temporary.write_bytes(encode(image))
+        temporary.replace(path)
     except cv2.error as error:
         raise OutputError(f"cannot write {path}: OpenCV cannot encode it ({error.err})") from error
     except OSError as error:
-        path.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}. Free space or choose another place"
         ) from error
@@ -250,6 +264,8 @@ class StatsSink:
             "class_shares": _rounded(self._tally.shares()),
             "latency_ms": {stage: stats.to_json() for stage, stats in latency.items()},
         }
+        if self._tally.flicker is not None:
+            summary["flicker"] = self._tally.flicker.to_json()
         if self._per_frame:
             summary["per_frame"] = self._frames()
         return summary

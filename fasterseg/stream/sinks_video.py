@@ -27,12 +27,15 @@ NOMINAL_FPS: Final = Fraction(25)
 
 _FINEST_TICKS: Final = 10_000
 _MOST_TICKS: Final = 1_000_000
-# While it is being written an MP4 is a row of self-contained fragments, at most a second each:
-# whatever ends the program, what is on the disk plays.
+# While it is being written an MP4 is a row of self-contained fragments, and a Matroska file one of
+# clusters, at most a second each: whatever ends the program, what is on the disk plays. Flushed:
+# FFmpeg would hold back 256 kB, which is minutes of a picture that hardly changes.
 _FRAGMENTS: Final = {
     "movflags": "frag_keyframe+delay_moov+default_base_moof",
     "frag_duration": "1000000",
+    "flush_packets": "1",
 }
+_CLUSTERS: Final = {"cluster_time_limit": "1000", "flush_packets": "1"}
 _THIN: Final = 3  # rows of an I420 array of a picture of two
 _INDEX_IN_FRONT: Final = {"movflags": "faststart"}
 
@@ -133,7 +136,7 @@ class VideoSink:
         draw: Callable[[SegmentationResult], NDArray[np.uint8]],
         encoding: Encoding = PLAYABLE,
     ) -> None:
-        _require(encoding.encoder)
+        require_encoder(encoding.encoder)
         self.paths: list[Path] = []
         self._path = path
         self._draw = draw
@@ -189,7 +192,7 @@ class VideoSink:
 
     def _open(self, height: int, width: int) -> None:
         make_folder(self._path.parent)
-        fragments = {} if self._path.suffix.lower() == ".mkv" else _FRAGMENTS
+        fragments = _CLUSTERS if self._path.suffix.lower() == ".mkv" else _FRAGMENTS
         self._container = av.open(_url(self._path), "w", options=fragments)
         self.paths = [self._path]
         encoding = self._encoding
@@ -289,7 +292,12 @@ def _url(path: Path) -> str:
     return f"file:{path}"
 
 
-def _require(encoder: str) -> None:
+def require_encoder(encoder: str) -> None:
+    """Check that PyAV has an encoder.
+
+    Raises:
+        OutputError: it has not.
+    """
     try:
         av.Codec(encoder, "w")
     except av.codec.codec.UnknownCodecError:

@@ -142,6 +142,21 @@ def test_full_disk_is_told_and_leaves_no_half_picture(tmp_path: Path) -> None:
     assert list((tmp_path / "x").iterdir()) == []
 
 
+def test_a_picture_takes_the_place_of_another_only_when_it_is_whole(tmp_path: Path) -> None:
+    there = tmp_path / "x" / "000000.png"
+    there.parent.mkdir()
+    there.write_bytes(b"the old one")
+    source = FakeSource([solid((0, 0, 0))])
+    (sink,) = open_sinks(str(tmp_path / "x"), ["overlay"], source, CAMVID, overwrite=True)
+    result = result_of(picture(Size(64, 96)))
+    with limited_file_size(1000), pytest.raises(OutputError):
+        sink.write(result)
+    assert there.read_bytes() == b"the old one"
+    sink.write(result)
+    assert cv2.imread(str(there)) is not None
+    assert list(there.parent.iterdir()) == [there]
+
+
 def timed_result(index: int, red: int) -> SegmentationResult:
     """96 pixels of which the first `red` rows of 12 are red: class 4 (Pavement)."""
     image = solid((0, 0, 0), Size(8, 12))

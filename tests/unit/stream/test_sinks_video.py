@@ -176,6 +176,23 @@ def test_file_plays_while_it_is_being_written(tmp_path: Path) -> None:
         assert next(container.decode(video=0)).width == 96
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "ids.mkv"])
+def test_pictures_that_hardly_change_are_on_the_disk_after_a_second_too(
+    tmp_path: Path, name: str
+) -> None:
+    path, copy = tmp_path / name, tmp_path / f"copy-{name}"
+    encoding = IDS if name == "ids.mkv" else PLAYABLE
+    draw = mask_of if encoding is IDS else frame_of
+    sink = VideoSink(path, Fraction(25), TICK, draw, encoding)
+    for index in range(100):
+        sink.write(result_of(solid((90, 90, index)), index, index / 25))
+    copy.write_bytes(path.read_bytes())
+    sink.close()
+    # All but the last second, and what the encoder holds.
+    assert 50 <= frames_of(copy) <= 100
+    assert frames_of(path) == 100
+
+
 def test_full_disk_is_told_once_and_what_was_written_plays(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     noise = np.random.default_rng(0).integers(0, 256, (20, 128, 192, 3), np.uint8)
