@@ -14,6 +14,7 @@ from fasterseg.errors import UsageError
 from fasterseg.labels import LabelSet
 from fasterseg.overlay import OverlayStyle, draw
 from fasterseg.stream.png import grey_png, indexed_png, palette_table
+from fasterseg.stream.smoothing import Flicker
 from fasterseg.types import Frame, Size, StageTimes
 
 
@@ -26,12 +27,14 @@ class SegmentationResult:
         labels: class names and palette.
         frame: the frame it belongs to.
         times: milliseconds per stage.
+        flicker: of the stream up to here, without smoothing and with it; None: not smoothed.
     """
 
     mask: NDArray[np.uint8]
     labels: LabelSet
     frame: Frame
     times: StageTimes = field(default_factory=StageTimes)
+    flicker: Flicker | None = None
 
     @property
     def size(self) -> Size:

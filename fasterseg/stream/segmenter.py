@@ -23,6 +23,7 @@ from fasterseg.runtime.select import EngineRequest, check_request, engine_file, 
 from fasterseg.stream.in_flight import infer_each
 from fasterseg.stream.readahead import ReadAhead
 from fasterseg.stream.results import SegmentationResult
+from fasterseg.stream.smoothing import Smoother, SmoothOptions, refuse_still
 from fasterseg.stream.sources import open_source
 from fasterseg.stream.sources_options import Drop, SourceOptions
 from fasterseg.stream.stages import Begun, Inferred, Prepared
@@ -69,11 +70,18 @@ class Segmenter:
             frame arrives, and again for a frame whose shape asks for an engine of another size.
             The segmenter closes what it gets.
         fit: how frames are fitted to the engine's size.
+        smooth: how the class maps of streams are smoothed; None: they are not.
     """
 
-    def __init__(self, engine_factory: Callable[[Size], Engine], fit: Fit = "stretch") -> None:
+    def __init__(
+        self,
+        engine_factory: Callable[[Size], Engine],
+        fit: Fit = "stretch",
+        smooth: SmoothOptions | None = None,
+    ) -> None:
         self._factory = engine_factory
         self._fit: Fit = fit
+        self._smooth = smooth
         # Replaced, never changed: another thread may be reading it. Used last comes last.
         self._opened: tuple[_Opened, ...] = ()
 
@@ -126,22 +134,34 @@ class Segmenter:
     def end(self, begun: Begun) -> Inferred:
         """What the engine says about a frame; those that were begun first come first."""
         engine, prepared = begun.engine, begun.prepared
+        assert prepared.batch is not None
         started = time.perf_counter()
         if isinstance(engine, PipelinedEngine):
             mask = engine.collect()[0].copy()
         else:
-            assert prepared.batch is not None
             mask = engine.run(prepared.batch)[0].copy()
         engine_ms = begun.begin_ms + (time.perf_counter() - started) * 1e3
         times = StageTimes(prepared.frame.decode_ms, prepared.prepare_ms, engine_ms)
-        return Inferred(prepared.frame, mask, engine.spec.labels, begun.geometry, times)
+        labels, picture = engine.spec.labels, prepared.batch[0]
+        return Inferred(prepared.frame, picture, mask, labels, begun.geometry, times)
 
-    def finish(self, inferred: Inferred) -> SegmentationResult:
-        """Map the class map back to the frame's size."""
+    def smoother(self) -> Smoother | None:
+        """What smooths the class maps of one stream, where that was asked for."""
+        return None if self._smooth is None else Smoother(self._smooth)
+
+    def finish(self, inferred: Inferred, smoother: Smoother | None = None) -> SegmentationResult:
+        """Map the class map back to the frame's size.
+
+        Args:
+            inferred: what the engine said about a frame.
+            smoother: of the stream whose next frame it is; None: the class map is left as it is.
+        """
         started = time.perf_counter()
-        mask = inferred.geometry.inverse(inferred.mask)
+        mask = inferred.mask if smoother is None else smoother.smooth(inferred)
+        mask = inferred.geometry.inverse(mask)
         inferred.times.finish_ms = (time.perf_counter() - started) * 1e3
-        return SegmentationResult(mask, inferred.labels, inferred.frame, inferred.times)
+        flicker = None if smoother is None else smoother.flicker
+        return SegmentationResult(mask, inferred.labels, inferred.frame, inferred.times, flicker)
 
     def __call__(self, image: NDArray[np.uint8]) -> SegmentationResult:
         """Segment one image.
@@ -167,6 +187,7 @@ class Segmenter:
         loop: int = 1,
         drop: Drop = "auto",
         reconnect_attempts: int | None = None,
+        smooth: bool = False,
     ) -> Iterator[SegmentationResult]:
         """Segment a source frame by frame, reading ahead in a thread.
 
@@ -181,12 +202,14 @@ class Segmenter:
             drop: which frames of a live source are given up; see `DROPS`.
             reconnect_attempts: how often in a row a live source that was lost is opened again;
                 -1: for ever; None: the kind of source decides.
+            smooth: let labels flicker less from frame to frame; `result.flicker` says how much.
 
         Yields:
             One result per frame, in order.
 
         Raises:
             SourceError: the source cannot be opened or was lost.
+            UsageError: a value that cannot be right.
         """
         options = SourceOptions(
             stride=stride,
@@ -197,13 +220,16 @@ class Segmenter:
             reconnect_attempts=reconnect_attempts,
         )
         with closing(open_source(str(uri), options)) as source:
+            smoother = Smoother() if smooth else self.smoother()
+            if smoother is not None:
+                refuse_still(source)
             if source.size is not None:
                 self.open(source.size)
             with (
                 ReadAhead(source, self.prepare) as reader,
                 closing(infer_each(self, reader, ahead=not source.live)) as inferred,
             ):
-                yield from map(self.finish, inferred)
+                yield from (self.finish(one, smoother) for one in inferred)
 
     def close(self) -> None:
         """Close all engines."""

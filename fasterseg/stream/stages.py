@@ -54,6 +54,7 @@ class Inferred:
 
     Attributes:
         frame: the frame.
+        picture: (H, W, 3) uint8 BGR: the frame as the engine saw it.
         mask: (H, W) uint8 train ids of the engine's size; its own memory.
         labels: classes of the ids.
         geometry: leads back to the frame's size.
@@ -61,6 +62,7 @@ class Inferred:
     """
 
     frame: Frame
+    picture: NDArray[np.uint8]
     mask: NDArray[np.uint8]
     labels: LabelSet
     geometry: Geometry

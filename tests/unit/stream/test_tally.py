@@ -37,6 +37,24 @@ def test_latency_has_every_stage() -> None:
     assert latency["write"].count == 5
 
 
+def test_a_run_of_weeks_keeps_times_that_are_spread_evenly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fasterseg.stream.tally.MOST_SAMPLES", 8)
+    tally, result = Tally(), result_of(solid((0, 0, 0), Size(2, 2)))
+    seen = []
+    for index in range(100):
+        result.times = StageTimes(index, 2, 3, 4, 5)
+        tally.add(result)
+        decode = tally.latency()["decode"]
+        assert decode.count <= 8
+        assert decode.p50_ms == pytest.approx(index / 2, abs=16 if index > 8 else 0.01)
+        seen.append(decode.count)
+    assert (tally.frames, seen[7], seen[8]) == (100, 8, 5)
+    # Every sixteenth: 0, 16, ... 96.
+    assert (decode.count, decode.p50_ms, decode.min_ms) == (7, 48, 0)
+
+
 def test_nothing_is_known_before_the_first_result() -> None:
     tally = Tally()
     assert (tally.frames, tally.shares(), tally.latency()) == (0, {}, {})
