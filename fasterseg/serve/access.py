@@ -21,7 +21,7 @@ from fasterseg.serve import page
 
 TOKEN_VARIABLE: Final = "FASTERSEG_VIEW_TOKEN"
 OPEN_PATHS: Final = frozenset({"/healthz"})
-"""What needs no token: whether frames come, for probes that cannot bring one."""
+"""What needs no token: whether frames come, for probes that cannot bring one; no names."""
 
 _SHORTEST_TOKEN: Final = 12
 _EXAMPLE: Final = "http://127.0.0.1:8080"
@@ -137,9 +137,13 @@ class Access:
             return PlainTextResponse("This page may not open the stream.\n", 403)
         if self._token is None:
             return None if _names_this_machine(request) else _wrong_host()
-        if request.scope["path"] in OPEN_PATHS or self._brings_token(request):
+        if request.scope["path"] in OPEN_PATHS or self.trusts(request):
             return None
         return self._door(request)
+
+    def trusts(self, request: HTTPConnection) -> bool:
+        """Whether a request that is not refused may be told everything."""
+        return self._token is None or self._brings_token(request, self._token)
 
     def brings_token_in_query(self, request: HTTPConnection) -> bool:
         """Whether the token is part of the URL."""
@@ -149,18 +153,18 @@ class Access:
 
     def _door(self, request: HTTPConnection) -> Response:
         headers = {"WWW-Authenticate": "Bearer"}
-        if request.scope["type"] == "http" and request.scope["path"] == "/":
+        # Whether there is such a page is nothing to be told here.
+        if request.scope["type"] == "http" and request.scope["path"].endswith("/"):
             door = page.door()
             return HTMLResponse(door.html, 401, {**headers, page.POLICY_HEADER: door.policy})
         text = "A token is needed, as ?token=TOKEN or as 'Authorization: Bearer TOKEN'.\n"
         return PlainTextResponse(text, 401, headers)
 
-    def _brings_token(self, request: HTTPConnection) -> bool:
-        assert self._token is not None
+    def _brings_token(self, request: HTTPConnection, token: str) -> bool:
         kind, _, bearer = request.headers.get("authorization", "").partition(" ")
         return (
             _same(request.cookies.get(self._cookie, ""), self._pass)
-            or (kind.lower() == "bearer" and _same(bearer.strip(), self._token))
+            or (kind.lower() == "bearer" and _same(bearer.strip(), token))
             or self.brings_token_in_query(request)
         )
 

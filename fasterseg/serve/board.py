@@ -79,7 +79,7 @@ class Board:
         self._times: deque[StageTimes] = deque(maxlen=WINDOW)
         self._totals_ms = dict.fromkeys(STAGES, 0.0)
         self._painted: tuple[LabelSet, LabelSet] | None = None
-        self._wake: Callable[[], object] | None = None
+        self._wakes: list[Callable[[], object]] = []
 
     def put(self, result: SegmentationResult) -> None:
         """Replace the newest result; called in the pipeline's thread."""
@@ -93,7 +93,7 @@ class Board:
             self._latest = Shown(sequence, result, labels)
             self._arrivals_s.append(self._clock())
             self._times.append(result.times)
-        self._wake_reader()
+        self._wake_readers()
 
     def painted(self, labels: LabelSet) -> LabelSet:
         """The same classes in the colours that were asked for.
@@ -109,7 +109,7 @@ class Board:
         """No more results will come."""
         with self._lock:
             self._ended = True
-        self._wake_reader()
+        self._wake_readers()
 
     @property
     def ended(self) -> bool:
@@ -135,17 +135,17 @@ class Board:
             )
 
     def wake_once(self, wake: Callable[[], object]) -> None:
-        """Call this with the next result, or at the end; it must not wait. Replaces the last one.
+        """Call this with the next result, or at the end; it must not wait.
 
         Look at `latest` after asking: a result that came before wakes nobody.
         """
         with self._lock:
-            self._wake = wake
+            self._wakes.append(wake)
 
-    def _wake_reader(self) -> None:
+    def _wake_readers(self) -> None:
         with self._lock:
-            wake, self._wake = self._wake, None
-        if wake is not None:
+            wakes, self._wakes = self._wakes, []
+        for wake in wakes:
             # The reader's event loop may have been closed in between.
             with contextlib.suppress(RuntimeError):
                 wake()

@@ -1,9 +1,9 @@
-"""What is told of a run: its state, its rates and times, the shares of its classes."""
+"""What is told of a stream: its state, its rates and times, the shares of its classes."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -16,6 +16,7 @@ from fasterseg.types import STAGES, LatencyStats, StageTimes
 SCHEMA: Final = 1
 
 State = Literal["starting", "live", "lost", "ended"]
+_WORST_FIRST: Final[tuple[State, ...]] = ("lost", "ended", "starting", "live")
 
 LOST_AFTER_S: Final = 5.0
 """Seconds without a frame before a stream counts as lost; a slow engine is given more."""
@@ -27,8 +28,8 @@ _KEPT_S: Final = 0.4
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """Figures of one moment.
+class Outline:
+    """What a list of streams tells of one of them: what is known without looking at pixels.
 
     Attributes:
         state: `starting` before the first frame, `live`, `lost` when none has come for a while
@@ -40,9 +41,6 @@ class Figures:
         frame_index: position of the newest frame in its source; None before the first.
         timestamp_s: its time in the source; None before the first.
         size: its size as `HxW`; None before the first.
-        stages: stage -> times of the last results in ms; empty before the second.
-        totals_ms: stage -> its milliseconds summed over the run.
-        shares: class -> share of the newest class map, in [0, 1].
         counters: what else is counted; what nobody counts is not there.
     """
 
@@ -54,10 +52,38 @@ class Figures:
     frame_index: int | None
     timestamp_s: float | None
     size: str | None
+    counters: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain JSON values."""
+        return {
+            "state": self.state,
+            "uptime_s": round(self.uptime_s, 1),
+            "frame_age_s": _rounded(self.frame_age_s),
+            "frames": self.frames,
+            "fps": round(self.fps, 2),
+            "frame_index": self.frame_index,
+            "timestamp_s": _rounded(self.timestamp_s),
+            "size": self.size,
+            "counters": {name: round(value, 3) for name, value in self.counters.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """All figures of one moment.
+
+    Attributes:
+        outline: those that a list of streams tells too.
+        stages: stage -> times of the last results in ms; empty before the second.
+        totals_ms: stage -> its milliseconds summed over the run.
+        shares: class -> share of the newest class map, in [0, 1].
+    """
+
+    outline: Outline
     stages: Mapping[str, LatencyStats]
     totals_ms: Mapping[str, float]
     shares: Mapping[str, float]
-    counters: Mapping[str, float]
 
 
 @dataclass(slots=True)
@@ -66,7 +92,8 @@ class Reporter:
 
     Attributes:
         board: what is told of.
-        source: name of the source, without credentials.
+        stream: name of the stream among others.
+        source: name of its source, without credentials.
         style: how pictures are drawn unless a viewer wants them otherwise.
         counters: what else is counted of the run.
         connected: whether the source is there, as far as it knows.
@@ -75,6 +102,7 @@ class Reporter:
     """
 
     board: Board
+    stream: str
     source: str
     style: OverlayStyle = field(default_factory=OverlayStyle)
     counters: Callable[[], Mapping[str, float]] = dict
@@ -87,11 +115,24 @@ class Reporter:
     def figures(self) -> Figures:
         """The figures of now, or of a moment ago."""
         now_s = self.clock()
-        if self._kept is None or now_s >= self._kept_until_s:
+        # Once more at the end: it is the last that viewers are told.
+        is_over = (
+            self.board.ended and self._kept is not None and self._kept.outline.state != "ended"
+        )
+        if self._kept is None or is_over or now_s >= self._kept_until_s:
             recent = self.board.recent()
-            self._kept = _figures(recent, _state(recent, self.connected()), self.counters())
+            self._kept = Figures(
+                outline=self._outline(recent),
+                stages=_stages(recent.times[:-1]),
+                totals_ms=recent.totals_ms,
+                shares=_shares(recent),
+            )
             self._kept_until_s = now_s + _KEPT_S
         return self._kept
+
+    def outline(self) -> Outline:
+        """Those of this very moment that take microseconds."""
+        return self._outline(self.board.recent())
 
     @property
     def state(self) -> State:
@@ -104,24 +145,38 @@ class Reporter:
         return {
             "schema": SCHEMA,
             "version": __version__,
+            "stream": self.stream,
             "source": self.source,
             "about": dict(self.about),
             "style": {"alpha": self.style.alpha, "contours": self.style.contours},
-            "state": now.state,
-            "uptime_s": round(now.uptime_s, 1),
-            "frame_age_s": _rounded(now.frame_age_s),
-            "frames": now.frames,
-            "fps": round(now.fps, 2),
-            "frame_index": now.frame_index,
-            "timestamp_s": _rounded(now.timestamp_s),
-            "size": now.size,
+            **now.outline.to_json(),
             "stages_ms": {
                 stage: {"p50": round(stats.p50_ms, 3), "p95": round(stats.p95_ms, 3)}
                 for stage, stats in now.stages.items()
             },
             "class_shares": {name: round(share, 5) for name, share in now.shares.items()},
-            "counters": {name: round(value, 3) for name, value in now.counters.items()},
         }
+
+    def _outline(self, recent: Recent) -> Outline:
+        latest = recent.latest
+        frame = latest.result.frame if latest else None
+        state = _state(recent, self.connected())
+        return Outline(
+            state=state,
+            uptime_s=recent.now_s - recent.started_s,
+            frame_age_s=recent.now_s - recent.arrivals_s[-1] if recent.arrivals_s else None,
+            frames=latest.sequence if latest else 0,
+            fps=_fps(recent) if state == "live" else 0.0,
+            frame_index=frame.index if frame else None,
+            timestamp_s=frame.timestamp_s if frame else None,
+            size=str(latest.result.size) if latest else None,
+            counters=dict(self.counters()),
+        )
+
+
+def worst_of(states: Iterable[State]) -> State:
+    """The state of several streams together: live only where every one is."""
+    return min(states, key=_WORST_FIRST.index)
 
 
 def classes(labels: LabelSet) -> dict[str, Any]:
@@ -135,25 +190,6 @@ def classes(labels: LabelSet) -> dict[str, Any]:
             for index, (name, colour) in enumerate(zip(labels.classes, labels.palette, strict=True))
         ],
     }
-
-
-def _figures(recent: Recent, state: State, counters: Mapping[str, float]) -> Figures:
-    latest = recent.latest
-    frame = latest.result.frame if latest else None
-    return Figures(
-        state=state,
-        uptime_s=recent.now_s - recent.started_s,
-        frame_age_s=recent.now_s - recent.arrivals_s[-1] if recent.arrivals_s else None,
-        frames=latest.sequence if latest else 0,
-        fps=_fps(recent) if state == "live" else 0.0,
-        frame_index=frame.index if frame else None,
-        timestamp_s=frame.timestamp_s if frame else None,
-        size=str(latest.result.size) if latest else None,
-        stages=_stages(recent.times[:-1]),
-        totals_ms=recent.totals_ms,
-        shares=_shares(recent),
-        counters=dict(counters),
-    )
 
 
 def _state(recent: Recent, connected: bool) -> State:

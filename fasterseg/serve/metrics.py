@@ -1,8 +1,8 @@
-"""The same figures for Prometheus; every name begins with `fasterseg_`."""
+"""The same figures for Prometheus; every name begins with `fasterseg_`, every stream is a label."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -12,6 +12,12 @@ from prometheus_client.registry import Collector
 
 from fasterseg import __version__
 from fasterseg.serve.figures import Figures, Reporter
+
+STREAM: Final = "stream"
+"""The label that names the stream."""
+
+Values = Callable[[Figures], Mapping[tuple[str, ...], float]]
+"""Figures -> the samples of a family: values of its labels, without that of the stream."""
 
 _COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
     "captured": ("fasterseg_frames_captured", "Frames that the source gave."),
@@ -35,15 +41,17 @@ _QUANTILES: Final[Mapping[str, str]] = {"0.5": "p50_ms", "0.95": "p95_ms", "0.99
 
 
 class Metrics(Collector):
-    """Reads a reporter whenever it is scraped.
+    """Reads reporters whenever it is scraped.
 
     Args:
-        reporter: where the figures come from.
-        viewers: how many are looking now.
+        reporters: where the figures come from, one for each stream.
+        viewers: stream -> how many are looking at its page now.
     """
 
-    def __init__(self, reporter: Reporter, viewers: Callable[[], int]) -> None:
-        self._reporter = reporter
+    def __init__(
+        self, reporters: Sequence[Reporter], viewers: Callable[[], Mapping[str, int]]
+    ) -> None:
+        self._reporters = reporters
         self._viewers = viewers
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -56,58 +64,94 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All families, filled."""
-        now = self._reporter.figures()
-        info = InfoMetricFamily("fasterseg", "What runs.")
-        about = {**self._reporter.about, "source": self._reporter.source, "version": __version__}
-        info.add_metric([], about)
+        info = InfoMetricFamily("fasterseg", "What runs.", labels=[STREAM])
+        for reporter in self._reporters:
+            about = {**reporter.about, "source": reporter.source, "version": __version__}
+            info.add_metric([reporter.stream], about)
         yield info
-        yield from self._of_stream(now)
+        now = {reporter.stream: reporter.figures() for reporter in self._reporters}
+        yield from _of_streams(now)
+        viewers = GaugeMetricFamily("fasterseg_viewers", "Open live pages.", labels=[STREAM])
+        for stream, count in self._viewers().items():
+            viewers.add_metric([stream], float(count))
+        yield viewers
         yield from _of_stages(now)
         yield from _counted(now)
         share = GaugeMetricFamily(
-            "fasterseg_class_share", "Share of the newest class map.", labels=["class"]
+            "fasterseg_class_share", "Share of the newest class map.", labels=[STREAM, "class"]
         )
-        for name, value in now.shares.items():
-            share.add_metric([name], value)
-        yield share
-
-    def _of_stream(self, now: Figures) -> Iterator[Metric]:
-        yield _gauge("fasterseg_stream_up", "1 while frames come.", float(now.state == "live"))
-        yield _gauge("fasterseg_uptime_seconds", "Since the page was put up.", now.uptime_s)
-        yield _gauge("fasterseg_fps", "Frames per second over the last seconds.", now.fps)
-        if now.frame_age_s is not None:
-            yield _gauge("fasterseg_frame_age_seconds", "Since the last result.", now.frame_age_s)
-        yield _gauge("fasterseg_viewers", "Open live pages.", float(self._viewers()))
-        yield CounterMetricFamily("fasterseg_frames", "Frames segmented.", float(now.frames))
+        yield _filled(share, now, lambda figures: {(c,): s for c, s in figures.shares.items()})
 
 
-def _gauge(name: str, text: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, text, value)
+def _filled(
+    family: GaugeMetricFamily | CounterMetricFamily, now: Mapping[str, Figures], values: Values
+) -> Metric:
+    for stream, figures in now.items():
+        for labels, value in values(figures).items():
+            family.add_metric([stream, *labels], value)
+    return family
 
 
-def _of_stages(now: Figures) -> Iterator[Metric]:
+def _of_streams(now: Mapping[str, Figures]) -> Iterator[Metric]:
+    def gauge(name: str, text: str, value: Callable[[Figures], float | None]) -> Metric:
+        family = GaugeMetricFamily(name, text, labels=[STREAM])
+        return _filled(family, now, lambda figures: _known(value(figures)))
+
+    yield gauge(
+        "fasterseg_stream_up", "1 while frames come.", lambda f: float(f.outline.state == "live")
+    )
+    yield gauge(
+        "fasterseg_uptime_seconds", "Since the page was put up.", lambda f: f.outline.uptime_s
+    )
+    yield gauge(
+        "fasterseg_fps", "Frames per second over the last seconds.", lambda f: f.outline.fps
+    )
+    yield gauge(
+        "fasterseg_frame_age_seconds", "Since the last result.", lambda f: f.outline.frame_age_s
+    )
+    frames = CounterMetricFamily("fasterseg_frames", "Frames segmented.", labels=[STREAM])
+    yield _filled(frames, now, lambda figures: _known(float(figures.outline.frames)))
+
+
+def _known(value: float | None) -> dict[tuple[str, ...], float]:
+    return {} if value is None else {(): value}
+
+
+def _of_stages(now: Mapping[str, Figures]) -> Iterator[Metric]:
     times = GaugeMetricFamily(
         "fasterseg_stage_seconds",
         "Time per frame of a stage, over the last frames.",
-        labels=["stage", "quantile"],
+        labels=[STREAM, "stage", "quantile"],
     )
-    for stage, stats in now.stages.items():
-        for quantile, name in _QUANTILES.items():
-            times.add_metric([stage, quantile], getattr(stats, name) / 1e3)
-    yield times
+    yield _filled(
+        times,
+        now,
+        lambda figures: {
+            (stage, quantile): getattr(stats, name) / 1e3
+            for stage, stats in figures.stages.items()
+            for quantile, name in _QUANTILES.items()
+        },
+    )
     total = CounterMetricFamily(
-        "fasterseg_stage_busy_seconds", "Time spent in a stage.", labels=["stage"]
+        "fasterseg_stage_busy_seconds", "Time spent in a stage.", labels=[STREAM, "stage"]
     )
-    for stage, milliseconds in now.totals_ms.items():
-        total.add_metric([stage], milliseconds / 1e3)
-    yield total
+    yield _filled(
+        total, now, lambda figures: {(s,): ms / 1e3 for s, ms in figures.totals_ms.items()}
+    )
 
 
-def _counted(now: Figures) -> Iterator[Metric]:
-    for key, value in now.counters.items():
-        if key in _COUNTERS:
-            name, text = _COUNTERS[key]
-            yield CounterMetricFamily(name, text, value)
-        elif key in _GAUGES:
-            name, text = _GAUGES[key]
-            yield _gauge(name, text, value)
+def _counted(now: Mapping[str, Figures]) -> Iterator[Metric]:
+    """What sources count; a family that none of them knows is left out."""
+    known = {key for figures in now.values() for key in figures.outline.counters}
+    for key in [key for key in _COUNTERS if key in known]:
+        name, text = _COUNTERS[key]
+        yield _counter_values(CounterMetricFamily(name, text, labels=[STREAM]), now, key)
+    for key in [key for key in _GAUGES if key in known]:
+        name, text = _GAUGES[key]
+        yield _counter_values(GaugeMetricFamily(name, text, labels=[STREAM]), now, key)
+
+
+def _counter_values(
+    family: GaugeMetricFamily | CounterMetricFamily, now: Mapping[str, Figures], key: str
+) -> Metric:
+    return _filled(family, now, lambda figures: _known(figures.outline.counters.get(key)))

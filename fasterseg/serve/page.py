@@ -33,20 +33,26 @@ class Page:
 
 @cache
 def live() -> Page:
-    """The live page."""
-    return _page("view.html", "view.js")
+    """The live page of one stream."""
+    return _page("view.html", "common.js", "view.js")
+
+
+@cache
+def index() -> Page:
+    """The page that lists several streams."""
+    return _page("index.html", "common.js", "index.js")
 
 
 @cache
 def door() -> Page:
     """The page that asks for the token."""
-    return _page("door.html", None)
+    return _page("door.html")
 
 
-def _page(name: str, script_name: str | None) -> Page:
+def _page(name: str, *script_names: str) -> Page:
     style = _read("view.css")
     html = _read(name).replace("/* style */", style)
-    script = "" if script_name is None else _read(script_name)
+    script = "".join(_read(script_name) for script_name in script_names)
     html = html.replace("/* script */", script)
     rules = [
         BARE_POLICY,

@@ -1,21 +1,7 @@
-"use strict";
 (() => {
+  const { byId, connection, counter, duration, element, headed, isOneOfSeveral, kept, stateText, whole } = common;
   const IN_FLIGHT = 2;
-  const SILENT_MS = 5000;
   const HISTORY = 240;
-  const ENDED = 1000, FULL = 1013;
-  const byId = (id) => document.getElementById(id);
-
-  // A token in the address would stay in the history and in copied links; the cookie is set.
-  if (location.search) history.replaceState(null, "", location.pathname);
-
-  const kept = (name, value) => {
-    try {
-      if (value === undefined) return localStorage.getItem("fasterseg-" + name);
-      localStorage.setItem("fasterseg-" + name, value);
-    } catch { /* storage may be forbidden */ }
-    return null;
-  };
 
   // ---- picture -----------------------------------------------------------------------------
   const canvas = byId("picture"), context = canvas.getContext("2d");
@@ -25,9 +11,8 @@
   let current = null;
 
   async function unpack(buffer) {
-    const headerBytes = new DataView(buffer).getUint32(0, true);
-    const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, headerBytes)));
-    const start = 4 + headerBytes, end = start + header.jpeg_bytes;
+    const [header, start] = headed(buffer);
+    const end = start + header.jpeg_bytes;
     const jpeg = new Blob([new Uint8Array(buffer, start, header.jpeg_bytes)], { type: "image/jpeg" });
     const packed = new Blob([new Uint8Array(buffer, end)]).stream();
     const [bitmap, bytes] = await Promise.all([
@@ -75,63 +60,30 @@
   const alpha = () => byId("alpha").value / 100;
 
   // ---- connection --------------------------------------------------------------------------
-  let socket = null, owed = 0, heardAt = 0, retryMs = 1000;
   let paused = false, state = "connecting", stats = null;
   const drawnAt = [];
 
-  const wantsPictures = () => !paused && !document.hidden;
+  const line = connection({
+    address: () => `stream?width=${Math.round(byId("stage").clientWidth * Math.min(devicePixelRatio, 1.5))}`,
+    facts: "stats.json",
+    inFlight: IN_FLIGHT,
+    wanted: () => !paused && !document.hidden,
+    take,
+    show,
+    lost: (next) => setState(next === "offline" && state === "ended" ? "ended" : next),
+  });
 
-  function ask() {
-    while (owed > 0 && wantsPictures() && socket && socket.readyState === WebSocket.OPEN) {
-      owed--;
-      socket.send("ready");
-    }
-  }
-
-  function connect() {
-    const width = Math.round(byId("stage").clientWidth * Math.min(devicePixelRatio, 1.5));
-    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-    const opened = new WebSocket(`${scheme}//${location.host}/stream?width=${width}`);
-    opened.binaryType = "arraybuffer";
-    socket = opened;
-    owed = 0;
-    heardAt = performance.now();
-    opened.onopen = () => { retryMs = 1000; owed = IN_FLIGHT; ask(); };
-    opened.onmessage = ({ data }) => {
-      if (socket !== opened) return;
-      heardAt = performance.now();
-      if (typeof data === "string") take(JSON.parse(data));
-      else show(data, opened);
-    };
-    opened.onclose = ({ code }) => { if (socket === opened) lose(code); };
-  }
-
-  async function lose(code) {
-    socket = null;
-    setState(code === ENDED ? "ended" : code === FULL ? "full" : state === "ended" ? "ended" : "offline");
-    setTimeout(connect, retryMs);
-    retryMs = Math.min(retryMs * 1.6, 10000);
-    try {
-      // A program that was started again may want another token.
-      if ((await fetch("stats.json")).status === 401) location.reload();
-    } catch { /* not there */ }
-  }
-
-  async function show(buffer, from) {
-    try {
-      const next = await unpack(buffer);
-      // Two pictures are unpacked at a time: the later one may be ready first.
-      const late = current && !current.old && next.header.sequence < current.header.sequence;
-      if (paused || late || socket !== from) {
-        next.bitmap.close();
-      } else {
-        if (current) current.bitmap.close();
-        current = next;
-        render();
-        describe();
-      }
-    } finally {
-      if (socket === from) { owed++; ask(); }
+  async function show(buffer, isStillOpen) {
+    const next = await unpack(buffer);
+    // Two pictures are unpacked at a time: the later one may be ready first.
+    const late = current && !current.old && next.header.sequence < current.header.sequence;
+    if (paused || late || !isStillOpen()) {
+      next.bitmap.close();
+    } else {
+      if (current) current.bitmap.close();
+      current = next;
+      render();
+      describe();
     }
   }
 
@@ -149,7 +101,7 @@
     connecting: ["Connecting", ""],
     starting: ["Waiting for the first frame", "The engine is being loaded or built."],
     lost: ["Stream lost", ""],
-    ended: ["The run has ended", "The page comes back by itself when it is started again."],
+    ended: [isOneOfSeveral ? "The stream has ended" : "The run has ended", "The page comes back by itself when it is started again."],
     offline: ["No connection to fasterseg", "Trying again."],
     full: ["Too many viewers", "Trying again."],
     old: ["This browser is too old for the live picture", "snapshot.png, below, works everywhere."],
@@ -159,13 +111,13 @@
     if (next !== state && (next === "offline" || next === "ended") && current) current.old = true;
     state = next;
     const age = stats && stats.frame_age_s;
-    const label = { live: "live", lost: "stream lost", full: "too many viewers", offline: "no connection" }[state] || state;
+    const label = stateText(state);
     const rate = state === "live" && stats && stats.fps > 0 ? `${stats.fps.toFixed(1)} FPS` : "";
     byId("state").dataset.state = document.body.dataset.state = state;
     // Read aloud whenever it changes: the rate is beside it.
     if (byId("state-text").textContent !== label) byId("state-text").textContent = label;
     byId("rate").textContent = rate;
-    document.title = `${rate || label} · ${stats ? stats.source : "fasterseg"}`;
+    document.title = `${rate || label} · ${stats ? nameOf(stats) : "fasterseg"}`;
     const [title, hint] = VEILS[state] || ["Waiting for a picture", ""];
     byId("veil-title").textContent = title;
     byId("veil-text").textContent = state === "lost" && age !== null ? `No frame for ${duration(age)}; waiting for it to come back.` : hint;
@@ -179,48 +131,18 @@
     else if (current && state !== "live") byId("frame").textContent = `last: ${caption()}`;
   }
 
-  setInterval(() => {
-    if (socket && performance.now() - heardAt > SILENT_MS) {
-      const silent = socket;
-      socket = null;
-      silent.close();
-      lose(0);
-    }
-  }, 1000);
-
   // ---- figures -----------------------------------------------------------------------------
-  const NAMES = {
-    captured: "captured", dropped: "dropped", duplicated: "duplicated", lost_frames: "undecodable",
-    reconnects: "reconnects", seconds_offline: "offline", max_staleness_s: "max staleness", staleness_s: "staleness",
-  };
   const rates = [];
 
-  const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
-  const number = (value, digits) => value >= 100 ? whole.format(value) : value.toFixed(digits);
-
-  function duration(seconds) {
-    const s = Math.floor(seconds);
-    if (s < 60) return `${seconds < 10 ? seconds.toFixed(1) : s} s`;
-    if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
-    return `${Math.floor(s / 3600)} h ${Math.floor(s / 60) % 60} min`;
-  }
-
-  function element(name, properties = {}, ...children) {
-    const made = Object.assign(document.createElement(name), properties);
-    made.append(...children);
-    return made;
-  }
+  const number = (value, digits) => value >= 100 ? whole(value) : value.toFixed(digits);
+  const nameOf = (now) => isOneOfSeveral ? `${now.stream} · ${now.source}` : now.source;
 
   function tell(now) {
-    byId("source").textContent = byId("source").title = now.source;
+    byId("source").textContent = byId("source").title = nameOf(now);
     byId("version").textContent = `fasterseg ${now.version}`;
     byId("about").textContent = Object.values(now.about).join(" · ");
-    const figures = [["FPS", now.frames > 1 ? now.fps.toFixed(1) : "–"], ["frames", whole.format(now.frames)]];
-    for (const [key, value] of Object.entries(now.counters)) {
-      const isTime = key.startsWith("seconds") || key.endsWith("_s");
-      const text = isTime ? duration(value) : whole.format(value);
-      figures.push([NAMES[key] || key.replaceAll("_", " "), text]);
-    }
+    const figures = [["FPS", now.frames > 1 ? now.fps.toFixed(1) : "–"], ["frames", whole(now.frames)]];
+    for (const [key, value] of Object.entries(now.counters)) figures.push(counter(key, value));
     if (now.frame_age_s !== null) figures.push(["last frame", `${duration(now.frame_age_s)} ago`, now.state === "lost"]);
     figures.push(["running for", duration(now.uptime_s)]);
     byId("figures").replaceChildren(...figures.map(([name, value, bad]) =>
@@ -319,7 +241,7 @@
     byId("pause").textContent = paused ? "Resume" : "Pause";
     if (paused) drawnAt.length = 0;
     setState(state);
-    ask();
+    line.ask();
   }
 
   function snapshot() {
@@ -349,13 +271,6 @@
     byId("contours").checked = kept("contours") === null ? style.contours : kept("contours") === "true";
   }
 
-  const THEMES = ["auto", "light", "dark"];
-  function setTheme(theme) {
-    document.documentElement.dataset.theme = theme;
-    byId("theme").textContent = `Theme: ${theme}`;
-    kept("theme", theme);
-  }
-
   byId("pause").addEventListener("click", () => setPaused(!paused));
   byId("snapshot").addEventListener("click", snapshot);
   byId("fill").addEventListener("click", fill);
@@ -364,12 +279,9 @@
   byId("none").addEventListener("click", () => showAll(false));
   byId("alpha").addEventListener("input", () => { setAlpha(byId("alpha").value); kept("alpha", byId("alpha").value); });
   byId("contours").addEventListener("change", () => { kept("contours", byId("contours").checked); render(); });
-  byId("theme").addEventListener("click", () =>
-    setTheme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length]));
   canvas.addEventListener("pointermove", point);
   canvas.addEventListener("pointerdown", point);
   canvas.addEventListener("pointerleave", () => { byId("pointer").textContent = ""; });
-  document.addEventListener("visibilitychange", ask);
   // Single keys act where the picture has the focus, so that they never surprise elsewhere.
   const KEYS = { " ": () => setPaused(!paused), s: snapshot, c: () => byId("contours").click(), f: fill };
   byId("stage").addEventListener("keydown", (event) => {
@@ -379,9 +291,9 @@
     act();
   });
 
-  setTheme(THEMES.includes(kept("theme")) ? kept("theme") : "auto");
+  byId("up").hidden = !isOneOfSeveral;
   const able = "DecompressionStream" in window && "createImageBitmap" in window;
   setState(able ? "connecting" : "old");
   byId("stage").focus({ preventScroll: true });
-  if (able) connect();
+  if (able) line.connect();
 })();

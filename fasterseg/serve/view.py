@@ -1,27 +1,31 @@
-"""The live page of a run: a sink that the pipeline writes to, a server in a thread of its own."""
+"""The live page of a run: sinks that pipelines write to, a server in a thread of its own."""
 
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from fasterseg.errors import OutputError
+from fasterseg.errors import OutputError, UsageError
+from fasterseg.interrupts import deferred
 from fasterseg.labels import LabelSet
 from fasterseg.overlay import OverlayStyle
 from fasterseg.serve.access import Access, Address, token_for
 from fasterseg.serve.board import Board
-from fasterseg.serve.figures import Reporter, printable
-from fasterseg.serve.pictures import Snapshots
+from fasterseg.serve.conversation import Seats
+from fasterseg.serve.feeds import Feed, make_feeds
+from fasterseg.serve.figures import printable
 from fasterseg.serve.routes import make_app
-from fasterseg.serve.viewers import Viewers
-from fasterseg.stream.live import account_of
+from fasterseg.serve.viewers import MAX_VIEWERS, MAX_VIEWERS_IN_ALL
+from fasterseg.serve.wall import Wall
 from fasterseg.stream.readahead import Worker
 from fasterseg.stream.results import SegmentationResult
 from fasterseg.stream.sources import FrameSource
@@ -35,20 +39,42 @@ _FAREWELL_S: Final = 1.0
 _CLOSING_S: Final = 1
 _LARGEST_MESSAGE: Final = 256
 _EVERYWHERE: Final = ("0.0.0.0", "::")
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 _LOGGER: Final = logging.getLogger("uvicorn.error")
 
 
 class ViewSink:
-    """Shows results on a web page. `write` takes microseconds, whoever looks and however slowly.
+    """Shows the results of one stream. `write` takes microseconds, however slowly anybody looks.
 
-    Pictures are encoded while somebody looks, in the server's thread. Made by `open_view`.
+    Pictures are encoded while somebody looks, in the server's thread.
+
+    Args:
+        board: what the server shows.
+    """
+
+    def __init__(self, board: Board) -> None:
+        self.paths: list[Path] = []
+        self._board = board
+
+    def write(self, result: SegmentationResult) -> None:
+        """Show one result in place of the one before; never waits."""
+        self._board.put(result)
+
+    def close(self) -> None:
+        """Tell that this stream has ended; the page stays. May be called twice."""
+        self._board.end()
+
+
+class View:
+    """The live page: a sink for each stream, and a server in a thread. Made by `open_view`.
+
+    In a `with` block it is closed at the end; what stopped the block is told before its own error.
 
     Args:
         server: the page's server, not yet running.
         listening: the socket it is to answer on.
-        board: what the server shows.
-        reporter: the figures beside it.
-        viewers: the open pages.
+        feeds: name -> what the server shows of the stream.
+        house: places of those who look.
         url: where the page is, with the token where one is needed.
     """
 
@@ -56,17 +82,15 @@ class ViewSink:
         self,
         server: uvicorn.Server,
         listening: socket.socket,
-        board: Board,
-        reporter: Reporter,
-        viewers: Viewers,
+        feeds: Mapping[str, Feed],
+        house: Seats,
         url: str,
     ) -> None:
-        self.paths: list[Path] = []
         self.url = url
+        self.sinks: Mapping[str, ViewSink] = {n: ViewSink(f.board) for n, f in feeds.items()}
         self._server = server
-        self._board = board
-        self._reporter = reporter
-        self._viewers = viewers
+        self._feeds = feeds
+        self._house = house
         self._worker = Worker("view", lambda: server.run(sockets=[listening]))
         self._closed = False
 
@@ -94,12 +118,10 @@ class ViewSink:
         Raises:
             ConfigError: the colours that were asked for do not fit the classes.
         """
-        self._board.painted(labels)
-        self._reporter.about.update({name: printable(text) for name, text in facts.items()})
-
-    def write(self, result: SegmentationResult) -> None:
-        """Show one result in place of the one before; never waits."""
-        self._board.put(result)
+        told = {name: printable(text) for name, text in facts.items()}
+        for feed in self._feeds.values():
+            feed.board.painted(labels)
+            feed.reporter.about.update(told)
 
     def close(self) -> None:
         """Tell the viewers that it is over, and stop the server; may be called twice.
@@ -110,54 +132,68 @@ class ViewSink:
         if self._closed:
             return
         self._closed = True
-        self._board.end()
-        until_s = time.monotonic() + _FAREWELL_S
-        while len(self._viewers) and time.monotonic() < until_s:
-            time.sleep(0.02)
-        self._server.should_exit = True
-        self._worker.join()
+        # A signal must not leave a server behind that answers for nobody.
+        with deferred(lambda: None):
+            for sink in self.sinks.values():
+                sink.close()
+            until_s = time.monotonic() + _FAREWELL_S
+            while self._house.taken and time.monotonic() < until_s:
+                time.sleep(0.02)
+            self._server.should_exit = True
+            self._worker.join()
         if self._worker.error is not None:
             raise OutputError(
                 f"the live page had stopped: {self._worker.error!r}; what else was written is "
                 "complete"
             ) from self._worker.error
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except OutputError:
+            if error is None:
+                raise
+
 
 def open_view(
     address: Address,
     *,
-    source: FrameSource,
+    sources: Mapping[str, FrameSource],
     style: OverlayStyle,
     paint: Callable[[LabelSet], LabelSet] = lambda labels: labels,
-) -> ViewSink:
+) -> View:
     """Start the live page.
 
     Args:
         address: where it is bound; with a token in all but addresses of this machine.
-        source: what the results come from; its name and its counts are shown.
+        sources: name of a stream -> what its results come from, at least one; its name and its
+            counts are shown. One alone is at `/`; of several there is a list, and each is at
+            `/streams/<name>/`.
         style: how `/snapshot.png` is drawn, and what the page begins with.
         paint: gives the model's classes other colours.
 
     Raises:
         OutputError: it cannot be bound there.
-        UsageError: the token in the environment is too short.
+        UsageError: the token in the environment is too short, or a name cannot be part of a URL.
     """
+    _check_names(sources)
     token = token_for(address)
     listening = _bound(address)
     port = listening.getsockname()[1]
     access = Access(port, token)
-    board = Board(paint)
-    reporter = Reporter(
-        board,
-        printable(source.name),
-        style,
-        counters=lambda: _counters(source),
-        connected=lambda: _connected(source),
-    )
-    viewers = Viewers(board, reporter)
-    app = make_app(board, reporter, Snapshots(board, style), access, viewers)
+    house = Seats(MAX_VIEWERS_IN_ALL)
+    feeds = make_feeds(sources, style, paint, house)
+    wall = Wall(feeds, style, Seats(MAX_VIEWERS, house))
     config = uvicorn.Config(
-        app,
+        make_app(feeds, wall, access),
         loop="asyncio",
         http="h11",
         ws=WebSocketsSansIOProtocol,
@@ -176,20 +212,19 @@ def open_view(
     )
     _LOGGER.addFilter(_is_fault)
     url = f"http://{_shown_host(address)}:{port}/{access.query}"
-    sink = ViewSink(uvicorn.Server(config), listening, board, reporter, viewers, url)
-    sink.start()
-    return sink
+    view = View(uvicorn.Server(config), listening, feeds, house, url)
+    view.start()
+    return view
 
 
-def _counters(source: FrameSource) -> dict[str, float]:
-    account = account_of(source)
-    counted = {} if account is None else account.counters()
-    return {**counted, "lost_frames": source.lost_frames}
-
-
-def _connected(source: FrameSource) -> bool:
-    account = account_of(source)
-    return account is None or account.now().connected
+def _check_names(names: Iterable[str]) -> None:
+    several = tuple(names)
+    for name in several if len(several) > 1 else ():
+        if not _NAME.fullmatch(name) or name in (".", ".."):
+            raise UsageError(
+                f"{printable(name)!r} cannot be part of a URL; name streams by letters and digits "
+                "of ASCII, '.', '_' and '-'"
+            )
 
 
 def _is_fault(record: logging.LogRecord) -> bool:

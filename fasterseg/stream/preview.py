@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import cv2
@@ -40,14 +40,39 @@ def preview(result: SegmentationResult, widest: int) -> Preview:
         result: what is shown.
         widest: pictures are made no wider than so many pixels, and never larger than they are.
     """
+    frame, mask = _shrunk(result, widest)
+    return Preview(Size(mask.shape[0], mask.shape[1]), _jpeg(frame), packed_ids(mask))
+
+
+def thumbnail(
+    result: SegmentationResult, labels: LabelSet, style: OverlayStyle, widest: int
+) -> bytes:
+    """The overlay, small, as a JPEG file: for pages that show many of them.
+
+    Args:
+        result: what is drawn.
+        labels: names and colours, perhaps other ones than the result's own.
+        style: how it is drawn; a legend, which nobody could read, is left out.
+        widest: it is made no wider than so many pixels, and never larger than the frame.
+    """
+    frame, mask = _shrunk(result, widest)
+    return _jpeg(draw(frame, mask, labels, replace(style, legend=False)))
+
+
+def _shrunk(result: SegmentationResult, widest: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Frame and class map of the same size, no wider than asked for."""
     frame, mask = result.frame.image, result.mask
     height, width = mask.shape
     if width > widest:
         size = (widest, max(1, round(height * widest / width)))
         frame = np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
         mask = np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
-    jpeg = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-    return Preview(Size(mask.shape[0], mask.shape[1]), jpeg.tobytes(), packed_ids(mask))
+    return frame, mask
+
+
+def _jpeg(picture: NDArray[np.uint8]) -> bytes:
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    return cv2.imencode(".jpg", picture, quality)[1].tobytes()
 
 
 def packed_ids(mask: NDArray[np.uint8]) -> bytes:

@@ -129,3 +129,27 @@ def test_a_running_program_is_looked_at_and_ends_when_it_is_asked_to(
         }
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 130
+
+
+def test_several_inputs_are_on_one_page_each_with_its_own_addresses(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTERSEG_CACHE", str(tmp_path / "cache"))
+    other = write_clip(tmp_path / "yard.mp4", 6, SIZE)
+    with running(clip, "--also", str(other), "--loop", "0", *ENGINE) as (process, url):
+        until_s = time.monotonic() + 60
+        told: dict[str, Any] = {"state": "starting"}
+        while told["state"] != "live":
+            assert time.monotonic() < until_s, told
+            time.sleep(0.05)
+            with urlopen(url + "streams.json", timeout=20) as answer:
+                told = json.load(answer)
+        assert {entry["stream"]: entry["source"] for entry in told["streams"]} == {
+            "drive": str(clip),
+            "yard": str(other),
+        }
+        with urlopen(url + "streams/yard/stats.json", timeout=20) as answer:
+            stats = json.load(answer)
+        assert stats["about"]["engine"] == "onnxruntime fp32 64x112, cpu"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 130

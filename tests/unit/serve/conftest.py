@@ -123,12 +123,46 @@ def _no_thread_is_left() -> Iterator[None]:
     assert not left
 
 
+class OneStream:
+    """A page with a single stream, and the sink that fills it."""
+
+    def __init__(self, view: Any) -> None:
+        self.view = view
+        (self.sink,) = view.sinks.values()
+        self.url: str = view.url
+        self.write = self.sink.write
+        self.introduce = view.introduce
+        self.close = view.close
+
+
 Serve = Callable[..., Any]
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
-    """`serve()`: a running ViewSink; closed when the test ends."""
+def serve(open_page: Serve) -> Serve:
+    """`serve()`: the running page of one stream; closed when the test ends."""
+
+    def start(address: str = "http://127.0.0.1:0", **options: Any) -> OneStream:
+        source = options.pop("source", StubSource())
+        return OneStream(open_page(address, {"camera": source}, **options))
+
+    return start
+
+
+@pytest.fixture
+def serve_many(open_page: Serve) -> Serve:
+    """`serve_many("front", "back")`: the running page of these streams, as a View."""
+
+    def start(*names: str, address: str = "http://127.0.0.1:0", **options: Any) -> Any:
+        sources = {name: StubSource(f"rtsp://{name}/stream") for name in names}
+        return open_page(address, options.pop("sources", sources), **options)
+
+    return start
+
+
+@pytest.fixture
+def open_page(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """`open_page(address, sources)`: a running View; closed when the test ends."""
     pytest.importorskip("uvicorn", reason="the extra [serve] is not installed")
     from fasterseg.overlay import OverlayStyle
     from fasterseg.serve.access import Address
@@ -137,13 +171,12 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     monkeypatch.delenv("FASTERSEG_VIEW_TOKEN", raising=False)
     opened = []
 
-    def start(address: str = "http://127.0.0.1:0", **options: Any) -> Any:
-        source = options.pop("source", StubSource())
+    def start(address: str, sources: Any, **options: Any) -> Any:
         style = options.pop("style", OverlayStyle())
-        sink = open_view(Address.parse(address), source=source, style=style, **options)
-        opened.append(sink)
-        return sink
+        view = open_view(Address.parse(address), sources=sources, style=style, **options)
+        opened.append(view)
+        return view
 
     yield start
-    for sink in opened:
-        sink.close()
+    for view in opened:
+        view.close()

@@ -152,7 +152,23 @@ def test_the_cookie_is_out_of_reach_for_scripts_and_other_sites() -> None:
 
 
 def test_whether_it_is_healthy_needs_no_token() -> None:
-    assert status(Access(PORT, TOKEN), request("/healthz")) == 200
+    access = Access(PORT, TOKEN)
+    assert status(access, request("/healthz")) == 200
+    assert status(access, request("/streams/front/healthz")) == 401
+    assert not access.trusts(request("/healthz"))
+    assert access.trusts(request("/healthz", authorization=f"Bearer {TOKEN}"))
+    assert Access(PORT, None).trusts(request("/healthz"))
+
+
+@pytest.mark.parametrize(
+    ("path", "is_door"),
+    [("/", True), ("/streams/front/", True), ("/streams/front/stats.json", False)],
+)
+def test_a_door_stands_where_pages_are(path: str, is_door: bool) -> None:
+    refusal = Access(PORT, TOKEN).refusal(request(path))
+    assert refusal is not None
+    assert refusal.status_code == 401
+    assert (refusal.media_type == "text/html") is is_door
 
 
 @pytest.mark.parametrize(

@@ -108,3 +108,16 @@ def test_colours_that_do_not_fit_are_refused_before_the_first_frame() -> None:
 
     with pytest.raises(ConfigError, match="too few"):
         Board(paint).painted(CAMVID)
+
+
+def test_every_reader_that_asked_is_woken() -> None:
+    board = Board()
+    woken: list[str] = []
+
+    def gone() -> None:
+        raise RuntimeError("Event loop is closed")
+
+    for wake in (lambda: woken.append("page"), gone, lambda: woken.append("list")):
+        board.wake_once(wake)
+    board.put(result_of())
+    assert woken == ["page", "list"]

@@ -9,7 +9,8 @@ import pytest
 
 from fasterseg.labels import CAMVID
 from fasterseg.serve.board import Board
-from fasterseg.serve.figures import LOST_AFTER_S, Reporter, classes
+from fasterseg.serve.figures import LOST_AFTER_S, Reporter, State, classes, worst_of
+from fasterseg.stream.results import SegmentationResult
 from tests.unit.serve.conftest import result_of
 
 
@@ -30,7 +31,7 @@ def clock() -> Clock:
 
 def reporter_of(clock: Clock, **options: object) -> tuple[Board, Reporter]:
     board = Board(clock=clock)
-    return board, Reporter(board, "camera", clock=clock, **options)  # type: ignore[arg-type]
+    return board, Reporter(board, "front", "camera", clock=clock, **options)  # type: ignore[arg-type]
 
 
 def run(board: Board, clock: Clock, count: int, interval_s: float, engine_ms: float = 5.0) -> None:
@@ -78,7 +79,7 @@ def test_the_rate_is_that_of_the_last_seconds(clock: Clock) -> None:
     board, reporter = reporter_of(clock)
     run(board, clock, 100, 0.5)
     run(board, clock, 100, 0.1)
-    assert reporter.figures().fps == pytest.approx(10.0, rel=0.01)
+    assert reporter.figures().outline.fps == pytest.approx(10.0, rel=0.01)
 
 
 def test_the_rate_falls_while_a_result_is_overdue_and_is_0_when_the_stream_is_lost(
@@ -87,15 +88,15 @@ def test_the_rate_falls_while_a_result_is_overdue_and_is_0_when_the_stream_is_lo
     board, reporter = reporter_of(clock)
     run(board, clock, 20, 0.1)
     clock.now_s += 2.0
-    assert 3.0 < reporter.figures().fps < 8.0
+    assert 3.0 < reporter.figures().outline.fps < 8.0
     clock.now_s += LOST_AFTER_S
-    assert reporter.figures().fps == 0.0
+    assert reporter.figures().outline.fps == 0.0
 
 
 def test_a_frame_in_six_seconds_has_a_rate_too(clock: Clock) -> None:
     board, reporter = reporter_of(clock)
     run(board, clock, 4, 6.0)
-    assert reporter.figures().fps == pytest.approx(1 / 6)
+    assert reporter.figures().outline.fps == pytest.approx(1 / 6)
 
 
 def test_figures_are_computed_once_for_all_who_ask_at_a_time(clock: Clock) -> None:
@@ -139,5 +140,44 @@ def test_names_that_are_no_unicode_can_be_sent() -> None:
     labels = replace(CAMVID, classes=("\udcff\ud800", *CAMVID.classes[1:]))
     board = Board()
     board.put(result_of(labels=labels))
-    for facts in (classes(labels), Reporter(board, "x").stats()):
+    for facts in (classes(labels), Reporter(board, "x", "x").stats()):
         json.dumps(facts, ensure_ascii=False).encode()
+
+
+def test_the_end_is_told_at_once_although_figures_are_kept(clock: Clock) -> None:
+    board, reporter = reporter_of(clock)
+    run(board, clock, 3, 0.1)
+    states = [reporter.stats()["state"]]
+    board.end()
+    assert [*states, reporter.stats()["state"]] == ["live", "ended"]
+
+
+@pytest.mark.parametrize(
+    ("states", "together"),
+    [
+        (["live", "live"], "live"),
+        (["live", "starting"], "starting"),
+        (["live", "ended", "starting"], "ended"),
+        (["ended", "lost", "live"], "lost"),
+    ],
+)
+def test_several_streams_are_live_only_where_every_one_is(
+    states: list[State], together: State
+) -> None:
+    assert worst_of(states) == together
+
+
+def test_an_outline_is_of_this_very_moment_and_looks_at_no_pixels(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board, reporter = reporter_of(clock)
+    run(board, clock, 3, 0.1)
+
+    def class_fractions(self: object) -> dict[str, float]:
+        raise AssertionError("counted pixels")
+
+    monkeypatch.setattr(SegmentationResult, "class_fractions", class_fractions)
+    assert reporter.outline().frames == 3
+    run(board, clock, 1, 0.1)
+    outline = reporter.outline().to_json()
+    assert (outline["frames"], outline["state"], outline["size"]) == (4, "live", "48x64")

@@ -11,7 +11,7 @@ import pytest
 from fasterseg.serve import page
 from fasterseg.serve.page import Page
 
-PAGES = [page.live(), page.door()]
+PAGES = [page.live(), page.index(), page.door()]
 
 
 def hashed(text: str) -> str:
@@ -43,8 +43,9 @@ def test_no_handler_and_no_style_stands_in_an_attribute(shown: Page) -> None:
     assert not re.findall(r"\s(?:on\w+|style)\s*=", markup)
 
 
-def test_the_script_sets_text_and_never_markup() -> None:
-    script = re.search(r"<script>(.*?)</script>", page.live().html, re.DOTALL)
+@pytest.mark.parametrize("shown", [page.live(), page.index()])
+def test_the_script_sets_text_and_never_markup(shown: Page) -> None:
+    script = re.search(r"<script>(.*?)</script>", shown.html, re.DOTALL)
     assert script is not None
     forbidden = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|Function\(|srcdoc"
     assert not re.findall(forbidden, script[1])

@@ -17,7 +17,14 @@ import pytest
 from fasterseg.overlay import OverlayStyle
 from fasterseg.serve import pictures
 from fasterseg.serve.board import Board
-from fasterseg.serve.pictures import MAX_FPS, WIDTHS, Gallery, Snapshots, width_for
+from fasterseg.serve.pictures import (
+    MAX_FPS,
+    WIDTHS,
+    Budget,
+    Gallery,
+    Snapshots,
+    width_for,
+)
 from fasterseg.stream import preview as stream_preview
 from fasterseg.types import Size
 from tests.unit.serve.conftest import result_of
@@ -42,7 +49,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 def play(scene: Scene) -> None:
     async def all_of_it() -> None:
         board = Board()
-        await asyncio.wait_for(scene(board, Gallery(board)), 20)
+        await asyncio.wait_for(scene(board, Gallery(board, Budget())), 20)
 
     asyncio.run(all_of_it())
 
@@ -138,7 +145,9 @@ def test_encoding_that_is_dear_is_done_less_often(monkeypatch: pytest.MonkeyPatc
     real = stream_preview.preview
 
     def slow(result: Any, widest: int) -> Any:
-        time.sleep(0.05)
+        until_s = time.thread_time() + 0.05
+        while time.thread_time() < until_s:
+            pass
         return real(result, widest)
 
     monkeypatch.setattr(pictures, "preview", slow)
@@ -156,8 +165,11 @@ def test_encoding_that_is_dear_is_done_less_often(monkeypatch: pytest.MonkeyPatc
 def test_pictures_are_forgotten_when_nobody_looks(encoded: list[tuple[int, int]]) -> None:
     async def scene(board: Board, gallery: Gallery) -> None:
         board.put(result_of(0))
-        await gallery.newer_than(0, 640)
-        gallery.forget()
+        with gallery.looked_at():
+            with gallery.looked_at():
+                await gallery.newer_than(0, 640)
+            await gallery.newer_than(0, 640)
+            assert len(encoded) == 1
         await gallery.newer_than(0, 640)
         assert len(encoded) == 2
 
@@ -182,3 +194,41 @@ def test_a_snapshot_is_made_once_for_a_result() -> None:
     assert snapshots.newest() is first
     board.put(result_of(1))
     assert snapshots.newest() != first
+
+
+def test_the_more_streams_are_looked_at_the_less_each_of_them_may_take() -> None:
+    board, budget = Board(), Budget()
+    first, second = Gallery(board, budget), Gallery(board, budget)
+    shares = [budget.duty]
+    with first.looked_at():
+        shares.append(budget.duty)
+        with second.looked_at(), first.looked_at():
+            shares.append(budget.duty)
+    shares.append(budget.duty)
+    assert shares == [pictures.DUTY, pictures.DUTY, pictures.DUTY / 2, pictures.DUTY]
+
+
+def test_snapshots_of_several_streams_are_made_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at_work: list[int] = []
+    most: list[int] = []
+
+    def overlay_png(*_: object) -> bytes:
+        at_work.append(1)
+        most.append(len(at_work))
+        time.sleep(0.02)
+        at_work.pop()
+        return b""
+
+    monkeypatch.setattr(pictures, "overlay_png", overlay_png)
+    board, lock = Board(), threading.Lock()
+    board.put(result_of(0))
+    makers = [
+        threading.Thread(target=Snapshots(board, OverlayStyle(), lock).newest) for _ in range(4)
+    ]
+    for maker in makers:
+        maker.start()
+    for maker in makers:
+        maker.join()
+    assert most == [1, 1, 1, 1]

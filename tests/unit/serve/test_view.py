@@ -25,27 +25,41 @@ def open_files() -> int:
 
 
 def test_it_is_a_sink_that_writes_no_files(serve: Serve) -> None:
-    sink: FrameSink = serve()
+    sink: FrameSink = serve().sink
     sink.write(result_of(0))
     assert sink.paths == []
 
 
-def test_a_pipeline_shows_its_results_and_closes_the_page(serve: Serve) -> None:
-    sink = serve()
+def test_a_pipeline_shows_its_results_and_its_end_and_the_page_stays(serve: Serve) -> None:
+    live = serve()
     seen: list[int] = []
 
     def look(number: int) -> None:
         if number == 9:
-            seen.append(ask(sink.url, "/stats.json").json["frames"])
+            seen.append(ask(live.url, "/stats.json").json["frames"])
 
     source = FakeSource(numbered(10), look)
     with Segmenter(lambda size: StandIn(size)) as segmenter:
-        summary = run_pipeline(source, segmenter, [sink])
+        summary = run_pipeline(source, segmenter, [live.sink])
     assert summary.frames == 10
     assert summary.outputs == ()
     assert seen
+    stats = ask(live.url, "/stats.json").json
+    assert (stats["frames"], stats["state"]) == (10, "ended")
+    live.close()
     with pytest.raises(OSError, match=r"refused"):
-        ask(sink.url, "/stats.json")
+        ask(live.url, "/stats.json")
+
+
+def test_what_stopped_a_run_is_told_before_a_server_that_stopped(serve_many: Serve) -> None:
+    view = serve_many("front", "back")
+    view._worker.error = RuntimeError("stopped by itself")
+    with pytest.raises(KeyboardInterrupt), view:
+        raise KeyboardInterrupt
+    view = serve_many("front", "back")
+    view._worker.error = RuntimeError("stopped by itself")
+    with pytest.raises(OutputError, match="stopped by itself"), view:
+        pass
 
 
 def test_any_free_port_is_found_and_told(serve: Serve) -> None:
@@ -75,12 +89,12 @@ def test_an_address_of_another_machine_is_refused(serve: Serve) -> None:
 
 def test_nothing_is_left_of_a_page_that_was_looked_at(serve: Serve) -> None:
     def once() -> None:
-        sink = serve()
-        sink.write(result_of(0))
+        live = serve()
+        live.write(result_of(0))
         for path in ("/", "/snapshot.png", "/metrics"):
-            assert ask(sink.url, path).status == 200
-        sink.close()
-        sink.close()
+            assert ask(live.url, path).status == 200
+        live.close()
+        live.close()
 
     once()
     before = open_files()
@@ -90,13 +104,13 @@ def test_nothing_is_left_of_a_page_that_was_looked_at(serve: Serve) -> None:
 
 
 def test_colours_asked_for_are_shown_and_those_that_do_not_fit_refused(serve: Serve) -> None:
-    sink = serve(paint=read_palette("cityscapes").paint)
-    sink.introduce(CITYSCAPES)
+    live = serve(paint=read_palette("cityscapes").paint)
+    live.introduce(CITYSCAPES)
     with pytest.raises(ConfigError, match="cityscapes"):
-        sink.introduce(CAMVID)
-    sink = serve(paint=read_palette("distinct").paint)
-    sink.write(result_of(0))
-    colours = [entry["colour"] for entry in ask(sink.url, "/classes.json").json["classes"]]
+        live.introduce(CAMVID)
+    live = serve(paint=read_palette("distinct").paint)
+    live.write(result_of(0))
+    colours = [entry["colour"] for entry in ask(live.url, "/classes.json").json["classes"]]
     assert colours != [list(colour) for colour in CAMVID.palette]
 
 
@@ -107,12 +121,12 @@ def test_what_a_live_source_counts_is_shown_and_its_loss_at_once(serve: Serve) -
     source = Live()
     source.lost_frames = 2
     source.account.count(captured=10, dropped=3)
-    sink = serve(source=source)
-    sink.write(result_of(0))
-    stats = ask(sink.url, "/stats.json").json
+    live = serve(source=source)
+    live.write(result_of(0))
+    stats = ask(live.url, "/stats.json").json
     assert stats["counters"]["captured"] == 10
     assert stats["counters"]["dropped"] == 3
     assert stats["counters"]["lost_frames"] == 2
-    assert ask(sink.url, "/healthz").status == 200
+    assert ask(live.url, "/healthz").status == 200
     source.account.lost(0.0)
-    assert ask(sink.url, "/healthz").json == {"status": "lost"}
+    assert ask(live.url, "/healthz").json == {"status": "lost"}

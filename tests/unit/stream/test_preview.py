@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fasterseg.overlay import OverlayStyle, draw
-from fasterseg.stream.preview import overlay_png, packed_ids, preview
+from fasterseg.stream.preview import overlay_png, packed_ids, preview, thumbnail
 from fasterseg.types import Size
 from tests.parity import street_like
 from tests.unit.stream.conftest import Image, result_of
@@ -66,3 +66,15 @@ def test_the_overlay_has_the_full_size_and_is_exact() -> None:
     read = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
     assert read is not None
     assert np.array_equal(read, draw(result.frame.image, result.mask, result.labels, style))
+
+
+def test_a_thumbnail_is_a_small_overlay_without_the_legend() -> None:
+    result = result_of(np.zeros((120, 200, 3), np.uint8))
+    style = OverlayStyle(1.0, legend=True)
+    for widest, shape in ((100, (60, 100, 3)), (640, (120, 200, 3))):
+        file = thumbnail(result, result.labels, style, widest)
+        read = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
+        assert read is not None
+        assert read.shape == shape
+        colour = result.labels.palette[result.mask[0, 0]]
+        assert np.abs(read.astype(int) - np.array(colour[::-1])).max() <= 4
