@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from fasterseg.cli.inputs import (
     INPUT_HELP,
+    AlsoOption,
     DropOption,
     InputFormatOption,
     InputFpsOption,
@@ -40,20 +40,14 @@ from fasterseg.cli.options import (
     TailOption,
     ThreadsOption,
     new_app,
-    note,
     parse_size,
     run_app,
-    write_json,
 )
-from fasterseg.cli.progress import Meter, tell_end, told_losses
-from fasterseg.cli.viewing import ViewOption, close_pages, introduce, open_pages
+from fasterseg.cli.smoothing import SmoothOption, smooth_options
+from fasterseg.cli.viewing import ViewOption
 
 if TYPE_CHECKING:
-    from fasterseg.runtime.base import Engine
-    from fasterseg.serve.view import ViewSink
-    from fasterseg.stream.pipeline import Summary
     from fasterseg.stream.sinks import H264, Ids
-    from fasterseg.types import Size
 
 
 def infer(
@@ -63,10 +57,12 @@ def infer(
         typer.Argument(
             metavar="OUTPUT",
             help="File, folder or %06d.png; with several formats what their names start with; - "
-            "for stdout, display: for a window, null: for nothing. Default: INPUT's name with "
-            "_fasterseg, in this folder.",
+            "for stdout, display: for a window, null: for nothing, rtsp://USER:PASSWORD@HOST/NAME "
+            "(rtmp://, udp://, ...) to push it as H.264. Default: INPUT's name with _fasterseg, in "
+            "this folder.",
         ),
     ] = None,
+    also: AlsoOption = None,
     engine: EngineOption = "auto",
     model: ModelOption = "fasterseg-camvid",
     size: SizeOption = None,
@@ -151,6 +147,7 @@ def infer(
     reconnect_interval: ReconnectIntervalOption = 1.0,
     stall_timeout: StallTimeoutOption = 10.0,
     drop: DropOption = "auto",
+    smooth: SmoothOption = False,
     view: ViewOption = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
     json_: JsonOption = None,
@@ -174,19 +171,19 @@ def infer(
       fasterseg-infer drive.mp4 - --format rle | jq '.classes[].share'
       fasterseg-infer camera:0 out.mp4 --limit 300
       fasterseg-infer rtsp://camera/stream --view http://127.0.0.1:8080
+      fasterseg-infer camera:0 maps/ --also camera:1 --also rtsp://gate/live --format classmap
+      fasterseg-infer camera:0 rtsp://server:8554/front --reconnect-attempts -1
       fasterseg-infer drive.mp4 clip.mp4 --start 1:30 --limit 250 --max-fps 10
       ffmpeg -i in.avi -f matroska - | fasterseg-infer - out.mp4
       fasterseg-infer street.jpg --size 512x1024 --model fasterseg-student
     """  # noqa: D301 - \b is Click's mark for a block that must not be wrapped
+    from fasterseg.cli.infer_many import run_several
+    from fasterseg.cli.infer_run import Job, run_one
     from fasterseg.errors import UsageError
-    from fasterseg.preprocess import FITS, check_orientation
-    from fasterseg.runtime.select import EngineRequest, check_request, open_engine
-    from fasterseg.stream.outputs import plan_outputs
-    from fasterseg.stream.pipeline import run_pipeline
-    from fasterseg.stream.segmenter import Segmenter
-    from fasterseg.stream.sinks import SinkOptions, check_options, open_sinks
-    from fasterseg.stream.sinks_raw import RawSink
-    from fasterseg.stream.sources import open_source
+    from fasterseg.preprocess import FITS
+    from fasterseg.runtime.select import EngineRequest, check_request
+    from fasterseg.stream.outputs import is_address
+    from fasterseg.stream.sinks import SinkOptions
 
     if fit not in FITS:
         raise UsageError(f"--fit {fit} is not one of {', '.join(FITS)}")
@@ -216,9 +213,10 @@ def infer(
         per_frame,
         cast("H264", h264),
         viewed=view is not None,
+        reconnect_attempts=reconnect_attempts,
+        reconnect_interval_s=reconnect_interval,
     )
     nothing = output == "null:" or (output is None and view is not None)
-    wanted = [] if nothing else [name.strip() for name in formats.split(",")]
     taken = source_options(
         stride=stride,
         limit=limit,
@@ -232,54 +230,25 @@ def infer(
         reconnect_interval=reconnect_interval,
         stall_timeout=stall_timeout,
         drop=drop,
+        pushed=is_address(output),
     )
-    with told_losses():
-        opened = open_source(source, taken)
-    pages: list[ViewSink] = []
-
-    def factory(frame_size: Size) -> Engine:
-        return open_engine(request, frame_size, note)
-
-    with Segmenter(factory, fit) as segmenter:
-        try:
-            # Before the engine: a wrong output or size must not cost a build.
-            if wanted:
-                plans = plan_outputs(output, wanted, opened, overwrite=overwrite)
-                check_options(plans, options)
-            assert opened.size is not None
-            if request.size is not None:
-                check_orientation(request.size, opened.size)
-            pages = open_pages(view, opened, options)
-            introduce(pages, segmenter.open(opened.size))
-            sinks = (
-                open_sinks(output, wanted, opened, segmenter.labels, options, overwrite=overwrite)
-                if wanted
-                else []
-            )
-        except BaseException:
-            close_pages(pages)
-            opened.close()
-            raise
-        for sink in sinks:
-            if isinstance(sink, RawSink) and not quiet:
-                note(sink.hint(opened.size, opened.fps, segmenter.labels))
-        for text in () if quiet else opened.notes:
-            note(f"note: {text}")
-        spec = segmenter.open(opened.size).spec
-        meter = Meter(enabled=not quiet)
-
-        def tell(summary: Summary) -> None:
-            meter.clear()
-            tell_end(summary, quiet=quiet)
-            if json_ is not None:
-                facts = {**summary.to_json(), "engine": json.loads(spec.to_json())}
-                write_json(json_, json.dumps(facts, indent=2))
-
-        with told_losses():
-            summary = run_pipeline(
-                opened, segmenter, [*pages, *sinks], on_frame=meter.show, on_failure=tell
-            )
-    tell(summary)
+    job = Job(
+        output=output,
+        formats=() if nothing else tuple(name.strip() for name in formats.split(",")),
+        request=request,
+        fit=fit,
+        smooth=smooth_options(smooth),
+        taken=taken,
+        options=options,
+        overwrite=overwrite,
+        view=view,
+        json=json_,
+        quiet=quiet,
+    )
+    if also:
+        run_several(job, (source, *also))
+    else:
+        run_one(job, source)
 
 
 app = new_app("")

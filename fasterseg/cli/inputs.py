@@ -16,6 +16,16 @@ INPUT_HELP: Final = (
     "/dev/video0, 'gst:... ! appsink', or - for stdin."
 )
 
+AlsoOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--also",
+        metavar="INPUT",
+        help="One more input, any number of times: all run at the same time and share one engine, "
+        "of --size or made for the first INPUT. OUTPUT is then a folder, with a file or folder for "
+        "each. Other options hold for each input; one that is lost does not end the others.",
+    ),
+]
 StartOption = Annotated[
     str,
     typer.Option(
@@ -59,8 +69,9 @@ ReconnectAttemptsOption = Annotated[
     typer.Option(
         min=-1,
         metavar="N",
-        help="Open a lost live INPUT again, up to N times in a row; -1: for ever. Default: 10 for "
-        "cameras and streams, 0 for pipes. Given, it holds for the first opening too.",
+        help="Open a lost live INPUT again, up to N times in a row, and connect again to a server "
+        "that OUTPUT is pushed to; -1: for ever. Default: 10 for cameras, streams and servers, 0 "
+        "for pipes. Given, it holds for the first time too.",
     ),
 ]
 ReconnectIntervalOption = Annotated[
@@ -100,6 +111,7 @@ def source_options(
     reconnect_interval: float = 1.0,
     stall_timeout: float = 10.0,
     drop: str = "auto",
+    pushed: bool = False,
 ) -> SourceOptions:
     """The options as one value.
 
@@ -123,4 +135,5 @@ def source_options(
         reconnect_interval_s=reconnect_interval,
         stall_s=stall_timeout,
         drop=cast("Drop", drop),
+        pushed=pushed,
     )

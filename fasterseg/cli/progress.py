@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from fasterseg.cli.options import draws_progress, for_machines, note
+from fasterseg.cli.smoothing import flicker_line
+from fasterseg.errors import FastersegError
 
 if TYPE_CHECKING:
+    from fasterseg.stream.gathering import SharingStats
     from fasterseg.stream.live import Count
+    from fasterseg.stream.many import Ended
     from fasterseg.stream.pipeline import Progress, Summary
 
 INTERVAL_S: Final = 0.2
@@ -31,16 +36,17 @@ class Meter:
         self._shown_at = time.perf_counter()
         self._drawn = False
 
-    def show(self, progress: Progress) -> None:
-        """Show how far the run is, if it is time."""
+    def show(self, progress: Progress, more: str = "") -> None:
+        """Show how far the run is, and what else there is to say, if it is time."""
         now = time.perf_counter()
         interval = INTERVAL_S if self._terminal else PLAIN_INTERVAL_S
         if not self._enabled or now - self._shown_at < interval:
             return
         self._shown_at = now
-        text = _progress_text(progress)
+        text = _progress_text(progress) + more
         if self._terminal:
-            sys.stderr.write(f"{_CLEAR}{text}")
+            # A line that is wrapped could not be wiped.
+            sys.stderr.write(f"{_CLEAR}{text[: shutil.get_terminal_size().columns - 1]}")
             sys.stderr.flush()
             self._drawn = True
         else:
@@ -55,10 +61,14 @@ class Meter:
 
 
 @contextlib.contextmanager
-def told_losses() -> Iterator[None]:
-    """Tell at once, as warnings, when a live source is lost and when it is back."""
+def told_losses(whose: Callable[[], str] = str) -> Iterator[None]:
+    """Tell at once, as warnings, when a live source is lost and when it is back.
+
+    Args:
+        whose: name of the stream that the calling thread works for; empty where there is one.
+    """
     log = logging.getLogger(_LIVE_LOG)
-    relay = _Relay()
+    relay = _Relay(whose)
     passed_on, log.propagate = log.propagate, False
     log.addHandler(relay)
     try:
@@ -71,15 +81,17 @@ def told_losses() -> Iterator[None]:
 class _Relay(logging.Handler):
     """Turns log records into notes."""
 
-    def __init__(self) -> None:
+    def __init__(self, whose: Callable[[], str]) -> None:
         super().__init__(logging.WARNING)
+        self._whose = whose
 
     def emit(self, record: logging.LogRecord) -> None:
         """Tell one; it may come from any thread."""
         if draws_progress():
             with contextlib.suppress(OSError):
                 sys.stderr.write(_CLEAR)
-        note(record.getMessage(), "warning")
+        name = self._whose()
+        note(f"{name}: {record.getMessage()}" if name else record.getMessage(), "warning")
 
 
 def _progress_text(progress: Progress) -> str:
@@ -113,6 +125,8 @@ def _tell_table(summary: Summary) -> None:
         return
     for line in () if summary.live is None else _live_lines(summary.live):
         note(f"  {line}")
+    if summary.flicker is not None:
+        note(f"  {flicker_line(summary.flicker)}")
     note("")
     note(f"  {'stage':<10} {'p50 ms':>8} {'p90 ms':>8}")
     for stage, stats in summary.latency.items():
@@ -136,3 +150,80 @@ def _live_lines(count: Count) -> Iterator[str]:
         f"reconnects {count.reconnects}, offline {count.seconds_offline:.1f} s, staleness at most "
         f"{count.max_staleness_s * 1e3:.0f} ms"
     )
+
+
+def tell_failure(ended: Ended) -> None:
+    """Tell at once that a stream has ended before its time, and why."""
+    if ended.error is not None:
+        note(f"{ended.name}: {reason_of(ended)}", "error", stream=ended.name)
+
+
+def reason_of(ended: Ended) -> str:
+    """What ended a stream before its time."""
+    # Errors of ours speak for themselves; what nobody foresaw says at least what it is.
+    return str(ended.error) if isinstance(ended.error, FastersegError) else repr(ended.error)
+
+
+def tell_streams(
+    streams: Sequence[Ended], facts: Mapping[str, object], sharing: SharingStats, *, quiet: bool
+) -> None:
+    """Warnings and, unless nobody wants it, the closing table of several streams, on stderr.
+
+    Args:
+        streams: what became of each.
+        facts: the same for machines.
+        sharing: how their frames came together.
+        quiet: warnings only.
+    """
+    for ended in streams:
+        for warning in ended.summary.warnings:
+            note(f"{ended.name}: {warning}", "warning", stream=ended.name)
+    if quiet:
+        return
+    frames = sum(ended.summary.frames for ended in streams)
+    seconds = max(ended.summary.seconds for ended in streams)
+    fps = frames / seconds if seconds > 0 else 0.0
+    note(
+        f"{len(streams)} streams, {frames} frames in {seconds:.1f} s: {fps:.1f} FPS end to end, "
+        f"all together{_sharing_text(sharing)}",
+        summary=facts,
+    )
+    if for_machines():
+        return
+    note("")
+    _tell_rows(streams)
+    note("")
+    for ended in streams:
+        for path in ended.summary.outputs:
+            note(f"wrote {path}")
+
+
+def _sharing_text(sharing: SharingStats) -> str:
+    if sharing.waited is None:
+        return ""
+    together = sharing.frames / sharing.batches
+    batches = f", which took {together:.1f} at once" if together > 1 else ""
+    return f"; frames waited for {sharing.waited.p50_ms:.1f} ms (p50) for the engine{batches}"
+
+
+def _tell_rows(streams: Sequence[Ended]) -> None:
+    """A line for each stream, and a second one with the account of a live source."""
+    stages = list(dict.fromkeys(stage for ended in streams for stage in ended.summary.latency))
+    width = max(len("stream"), *(len(ended.name) for ended in streams))
+    titles = "".join(f" {stage:>8}" for stage in stages)
+    note(f"  {'':<{width}} {'':>8} {'':>8} {'':>6} {'':>7}{' p50 ms:' if stages else ''}")
+    note(f"  {'stream':<{width}} {'frames':>8} {'dropped':>8} {'lost':>6} {'FPS':>7}{titles}  end")
+    for ended in streams:
+        summary = ended.summary
+        times = "".join(
+            f" {summary.latency[stage].p50_ms:>8.2f}" if stage in summary.latency else f" {'-':>8}"
+            for stage in stages
+        )
+        note(
+            f"  {ended.name:<{width}} {summary.frames:>8} {summary.dropped:>8} "
+            f"{summary.lost_frames:>6} {summary.fps:>7.1f}{times}  {summary.ended}"
+        )
+        for line in () if summary.live is None else _live_lines(summary.live):
+            note(f"  {'':<{width}}   {line}")
+        if summary.flicker is not None:
+            note(f"  {'':<{width}}   {flicker_line(summary.flicker)}")

@@ -17,7 +17,8 @@ from fasterseg.stream.in_flight import infer_each
 from fasterseg.stream.live import Account, Count, account_of
 from fasterseg.stream.readahead import Channel, ReadAhead, Worker
 from fasterseg.stream.segmenter import Segmenter
-from fasterseg.stream.sinks import FrameSink
+from fasterseg.stream.sinks import FrameSink, warnings_of
+from fasterseg.stream.smoothing import Flicker
 from fasterseg.stream.sources import FrameSource
 from fasterseg.stream.stages import Inferred
 from fasterseg.stream.tally import Tally
@@ -67,6 +68,7 @@ class Summary:
         truncated: the source ended before its declared end.
         ended: how the run ended.
         live: the account of a live source; None for others.
+        flicker: of the labels, without smoothing and with it; None where they are not smoothed.
     """
 
     source: str
@@ -81,6 +83,7 @@ class Summary:
     truncated: bool
     ended: Ending = "complete"
     live: Count | None = None
+    flicker: Flicker | None = None
 
     @property
     def fps(self) -> float:
@@ -90,6 +93,7 @@ class Summary:
     def to_json(self) -> dict[str, Any]:
         """The fields as plain JSON values; those of live sources only where it was one."""
         live = {} if self.live is None else {"ended": self.ended, "live": self.live.to_json()}
+        flicker = {} if self.flicker is None else {"flicker": self.flicker.to_json()}
         return {
             "schema": SUMMARY_SCHEMA,
             "source": self.source,
@@ -103,6 +107,7 @@ class Summary:
             "warnings": list(self.warnings),
             "lost_frames": self.lost_frames,
             "truncated": self.truncated,
+            **flicker,
             **live,
         }
 
@@ -133,26 +138,24 @@ def run_pipeline(
         SourceError: the source has no frames, or was lost.
         OutputError: a sink could not write.
     """
-    run = _Run(source, segmenter, sinks)
+    run = PipelineRun(source, segmenter, sinks)
     try:
         run.through(on_frame)
     except BaseException as error:
         if on_failure is not None and run.account is not None and run.tally.frames:
-            on_failure(run.summary(_ending(error)))
+            on_failure(run.summary(error))
         raise
-    if not run.tally.frames:
-        raise SourceError(f"{source.name} gave no frames; give a source that has some")
-    return run.summary("complete")
+    return run.summary()
 
 
-def _ending(error: BaseException) -> Ending:
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    return "lost" if isinstance(error, SourceError) else "failed"
+class PipelineRun:
+    """One run of `run_pipeline`, for whoever has several of them: each in a thread of its own.
 
-
-class _Run:
-    """One run of `run_pipeline`, and what it did so far."""
+    Args:
+        source: read to its end, and closed then.
+        segmenter: its engine runs in the thread that calls `through`.
+        sinks: each takes every result, and is closed at the end.
+    """
 
     def __init__(
         self, source: FrameSource, segmenter: Segmenter, sinks: Sequence[FrameSink]
@@ -164,12 +167,18 @@ class _Run:
         self._sinks = sinks
         self._reader = ReadAhead(source, segmenter.prepare)
         self._started = time.perf_counter()
+        self._stopped = False
 
-    def through(self, on_frame: Callable[[Progress], None] | None) -> None:
-        """Everything, to the end of the source."""
+    def stop(self) -> None:
+        """End `through` soon, with complete files; any thread or signal handler may call it."""
+        self._stopped = True
+        self._reader.stop()
+
+    def through(self, on_frame: Callable[[Progress], None] | None = None) -> None:
+        """Everything, to the end of the source or until `stop`; see `run_pipeline`."""
         source, segmenter, reader = self._source, self._segmenter, self._reader
         with (
-            deferred(reader.stop),
+            deferred(self.stop),
             shared_cores(),
             closing(source),
             _Writer(segmenter, self._sinks, self.tally, self.account) as writer,
@@ -186,9 +195,15 @@ class _Run:
                         if on_frame is not None:
                             seconds = time.perf_counter() - self._started
                             on_frame(Progress(frames, source.frame_count, seconds))
+        if not self.tally.frames and not self._stopped:
+            raise SourceError(f"{source.name} gave no frames; give a source that has some")
 
-    def summary(self, ended: Ending) -> Summary:
-        """What was done, to be asked when everything is closed."""
+    def summary(self, error: BaseException | None = None) -> Summary:
+        """What was done, to be asked when everything is closed.
+
+        Args:
+            error: what `through` raised.
+        """
         source, tally = self._source, self.tally
         live = None if self.account is None else self.account.now()
         return Summary(
@@ -199,12 +214,20 @@ class _Run:
             latency=tally.latency(),
             class_shares=tally.shares(),
             outputs=tuple(path for sink in self._sinks for path in sink.paths),
-            warnings=tuple(source.warnings),
+            warnings=(*source.warnings, *warnings_of(self._sinks)),
             lost_frames=source.lost_frames,
             truncated=source.truncated,
-            ended=ended,
+            ended=self._ending(error),
             live=live,
+            flicker=tally.flicker,
         )
+
+    def _ending(self, error: BaseException | None) -> Ending:
+        if error is None:
+            return "interrupted" if self._stopped else "complete"
+        if isinstance(error, KeyboardInterrupt):
+            return "interrupted"
+        return "lost" if isinstance(error, SourceError) else "failed"
 
 
 class _Writer:
@@ -222,6 +245,7 @@ class _Writer:
         self._tally = tally
         self._account = account
         self._channel: Channel[Inferred] = Channel()
+        self._smoother = segmenter.smoother()
         self._worker = Worker("writer", self._write)
 
     def put(self, inferred: Inferred) -> bool:
@@ -253,7 +277,7 @@ class _Writer:
     def _write(self) -> None:
         try:
             for inferred in self._channel:
-                result = self._segmenter.finish(inferred)
+                result = self._segmenter.finish(inferred, self._smoother)
                 started = time.perf_counter()
                 for sink in self._sinks:
                     sink.write(result)

@@ -3,14 +3,18 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fasterseg.cli import options
 from fasterseg.cli.options import LogFormat
-from fasterseg.cli.progress import Meter, tell_end, told_losses
+from fasterseg.cli.progress import Meter, tell_end, tell_failure, tell_streams, told_losses
+from fasterseg.errors import OutputError, SourceError
+from fasterseg.stream.gathering import SharingStats
 from fasterseg.stream.live import Count
+from fasterseg.stream.many import Ended
 from fasterseg.stream.pipeline import Progress, Summary
 from fasterseg.types import LatencyStats
 
@@ -111,3 +115,80 @@ def test_progress_without_a_known_end_tells_frames_and_rate(
         "50 frames, 25.0 FPS",
         "50/100 frames (50%), 25.0 FPS, 0:02 left",
     ]
+
+
+def test_losses_of_several_streams_say_whose_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with told_losses(lambda: "gate"):
+        logging.getLogger("fasterseg.live").warning("rtsp://cam/live is back")
+    assert capsys.readouterr().err == "warning: gate: rtsp://cam/live is back\n"
+
+
+def test_a_line_on_a_terminal_is_never_wrapped(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fasterseg.cli.progress.INTERVAL_S", 0.0)
+    monkeypatch.setattr("fasterseg.cli.progress.draws_progress", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    meter = Meter(enabled=True)
+    meter.show(Progress(50, None, 2.0), "; 3 of 16 streams; away: " + "a-long-name, " * 20)
+    text = capsys.readouterr().err.removeprefix("\r\x1b[2K")
+    assert text == "50 frames, 25.0 FPS; 3 of 16 streams; aw"[:39]
+
+
+ENDED = (
+    Ended("gate", summary(COUNT), SourceError("rtsp://cam/live was lost for good")),
+    Ended("a-longer-name", replace(summary(), latency={}, frames=0, warnings=()), None),
+)
+SHARING = SharingStats(45, 90, 0.5, LatencyStats.of([1.5]))
+
+
+def test_the_closing_table_of_several_streams_has_a_row_for_each(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tell_streams(ENDED, {}, SHARING, quiet=False)
+    told = capsys.readouterr().err.splitlines()
+    assert told[:2] == [
+        "warning: gate: something was mended",
+        "2 streams, 90 frames in 9.0 s: 10.0 FPS end to end, all together; frames waited for 1.5 "
+        "ms (p50) for the engine, which took 2.0 at once",
+    ]
+    rows = [line for line in told if line.startswith("  ") and line.split()]
+    assert rows[1].split() == ["stream", "frames", "dropped", "lost", "FPS", "engine", "end"]
+    assert rows[2].split() == ["gate", "90", "20", "0", "10.0", "2.00", "complete"]
+    assert "captured 120 = 90 processed + 20 dropped" in rows[3]
+    assert "reconnects 2, offline 3.2 s, staleness at most 125 ms" in rows[4]
+    assert rows[5].split() == ["a-longer-name", "0", "20", "0", "0.0", "-", "complete"]
+    assert len({line.index(line.split()[1]) + len(line.split()[1]) for line in rows[1:3]}) == 1
+    assert told[-1] == "wrote out.mp4"
+
+
+def test_quiet_leaves_the_warnings_of_several_streams(capsys: pytest.CaptureFixture[str]) -> None:
+    tell_streams(ENDED, {}, SHARING, quiet=True)
+    assert capsys.readouterr().err == "warning: gate: something was mended\n"
+
+
+@pytest.mark.usefixtures("for_machines")
+def test_machines_get_what_several_streams_did_as_json(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tell_failure(ENDED[0])
+    tell_streams(ENDED, {"streams": {"gate": 1}}, SHARING, quiet=False)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["level"] for line in lines] == ["error", "warning", "info"]
+    assert [line.get("stream") for line in lines[:2]] == ["gate", "gate"]
+    assert lines[2]["summary"] == {"streams": {"gate": 1}}
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OutputError("disk full. Free some"), "error: gate: disk full. Free some\n"),
+        (KeyError("x"), "error: gate: KeyError('x')\n"),
+        (None, ""),
+    ],
+)
+def test_a_stream_that_fails_is_told_by_name(
+    capsys: pytest.CaptureFixture[str], error: Exception | None, told: str
+) -> None:
+    tell_failure(Ended("gate", summary(), error))
+    assert capsys.readouterr().err == told
