@@ -56,7 +56,7 @@ endif
 test: $(TEST_BIN)/.ready ## everything on the CPU but the slow suites, under 10 minutes
 	$(TEST_BIN)/python -m pytest --require-markers torch,onnx,openvino $(PYTEST_ARGS)
 
-test-slow: $(TEST_BIN)/.ready ## fuzz, soak, browser
+test-slow: $(TEST_BIN)/.ready ## fuzz, faults, live streams, browser
 	$(TEST_BIN)/python -m pytest -m slow --run-slow $(PYTEST_ARGS)
 
 check-static: $(TEST_BIN)/.ready ## format, lint and types

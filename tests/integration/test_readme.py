@@ -33,6 +33,8 @@ PROGRAMS = {
 }
 ONLY_PARSED = {
     "rtsp:": "a camera on the network",
+    "camera:": "a camera",
+    "udp:": "another machine",
     "tensorrt": "TensorRT and a GPU",
     "--device cuda": "an NVIDIA GPU",
     "gst:": "OpenCV with GStreamer",

@@ -53,6 +53,38 @@ def test_figures_of_the_search_are_those_of_its_records() -> None:
     assert not any(trial["faults"] for trial in trials)
 
 
+def test_figures_of_smoothing_are_those_of_its_record() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.partition("### Outputs")[2].partition("\n### ")[0]
+    record = ROOT / "benchmarks/comparisons/amd-epyc-25-17-2c/2026-11-23-flicker.json"
+    assert record.relative_to(ROOT).as_posix() in section
+    rows = [row for row in json.loads(record.read_text())["rows"] if row["variant"] == "default"]
+    kinds = {
+        "three rendered drives": [row for row in rows if row["clip"].startswith("street")],
+        "rendered, standing": [row for row in rows if row["clip"].startswith("standing")],
+        "CamVid, second half": [row for row in rows if "0016E5" in row["clip"]],
+    }
+    shown = {line.split("|")[1]: line for line in section.splitlines() if line.startswith("|")}
+    for kind, taken in kinds.items():
+        (line,) = (line for name, line in shown.items() if kind in name)
+        told = [float(number) for number in re.findall(r"[+-]?\d+\.\d", line)]
+        assert taken, kind
+        figures = [
+            100 * row[what][side]
+            for what in ("flicker", "unexplained")
+            for side in ("without", "with")
+            for row in (
+                min(taken, key=lambda one: one[what][side]),
+                max(taken, key=lambda one: one[what][side]),
+            )[: 1 if len(taken) == 1 else 2]
+        ]
+        gains = [row["miou"]["difference"] for row in taken]
+        figures += sorted({min(gains), max(gains)})
+        if len(taken) == 1:
+            figures += taken[0]["miou_interval"]
+        assert told == pytest.approx(figures, abs=0.051), kind
+
+
 # --- frame rates near the word TensorRT ---------------------------------------------------------
 
 CITED: Final = {
