@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -139,6 +138,8 @@ class VideoSink:
         require_encoder(encoding.encoder)
         self.paths: list[Path] = []
         self._path = path
+        # One name for all runs: what one leaves that was killed at its end, the next takes away.
+        self._second_copy = path.with_name(f".completing.{path.name}")
         self._draw = draw
         self._encoding = encoding
         self._clock = Clock(fps, time_base)
@@ -192,6 +193,8 @@ class VideoSink:
 
     def _open(self, height: int, width: int) -> None:
         make_folder(self._path.parent)
+        with contextlib.suppress(OSError):
+            self._second_copy.unlink()
         fragments = _CLUSTERS if self._path.suffix.lower() == ".mkv" else _FRAGMENTS
         self._container = av.open(_url(self._path), "w", options=fragments)
         self.paths = [self._path]
@@ -223,13 +226,12 @@ class VideoSink:
         """Rewrite the fragments as a plain file with its index in front; packets it holds."""
         if self._path.suffix.lower() == ".mkv":
             return self._packets
-        temporary = self._path.with_name(f".{secrets.token_hex(4)}.{self._path.name}")
         try:
-            copied = _rewrite(self._path, temporary, 1 / self._fps)
-            temporary.replace(self._path)
+            copied = _rewrite(self._path, self._second_copy, 1 / self._fps)
+            self._second_copy.replace(self._path)
         except (av.error.FFmpegError, OSError):
             # No room for a second copy: the fragments play as they are.
-            temporary.unlink(missing_ok=True)
+            self._second_copy.unlink(missing_ok=True)
             return _packets_of(self._path)
         return copied
 

@@ -24,7 +24,7 @@ from tests.shared import ROOT
 LIMIT_S: Final = 120.0
 SMALL: Final = ("--engine", "onnxruntime", "--size", "64x96", "--threads", "1")
 SHIM: Final = Path(__file__).with_name("faulty_disk.c")
-TEMPORARY: Final = re.compile(r"\.([0-9a-f]{8}\..+|.+\.[0-9a-f]{8}\.tmp)")
+TEMPORARY: Final = re.compile(r"\.(completing\..+|[0-9a-f]{8}\.tmp|.+\.[0-9a-f]{8}\.tmp)")
 """Names of files that are not whole yet."""
 
 

@@ -239,6 +239,28 @@ def test_no_room_for_the_final_copy_keeps_the_fragments(
     assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
 
 
+def test_what_a_run_left_that_was_killed_at_its_end_is_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(self: Path, target: Path) -> Path:
+        raise Killed
+
+    path = tmp_path / "a.mp4"
+    times = [index / NTSC for index in range(10)]
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", kill)
+        with pytest.raises(Killed):
+            write(VideoSink(path, NTSC, TICK, frame_of), numbered(10), times)
+    assert len(list(tmp_path.iterdir())) == 2
+    sink = VideoSink(path, NTSC, TICK, frame_of)
+    sink.write(result_of(solid((90, 90, 90)), 0, 0.0))
+    assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
+    sink.close()
+
+
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.9, 0.97, 0.99, 0.999])
 def test_disk_that_fills_up_under_the_final_copy_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
