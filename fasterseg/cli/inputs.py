@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 INPUT_HELP: Final = (
     "Image, folder, 'pattern*.jpg' or %06d.jpg, video, animated GIF or PNG, URL, camera:0 or "
-    "/dev/video0, 'gst:... ! appsink', or - for stdin."
+    "/dev/video0, 'gst:... ! appsink', or - for stdin. ${NAME} in a URL stands for a secret of the "
+    "environment."
 )
 
 AlsoOption = Annotated[
