@@ -78,6 +78,7 @@ CHECKS: Final = (
         (
             f"{CPP}/test_index_maths.py",
             f"{CPP}/test_normalize_bgr.py",
+            f"{CPP}/test_resize.py",
             f"{CPP}/test_upsample_argmax.py",
             f"{CPP}/test_zoomed_conv.py",
         ),
