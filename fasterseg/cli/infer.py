@@ -40,9 +40,11 @@ from fasterseg.cli.options import (
     TailOption,
     ThreadsOption,
     new_app,
+    note,
     parse_size,
     run_app,
 )
+from fasterseg.cli.settings import ConfigOption, PrintConfigOption, settings_text
 from fasterseg.cli.smoothing import SmoothOption, smooth_options
 from fasterseg.cli.viewing import ViewOption
 
@@ -51,7 +53,8 @@ if TYPE_CHECKING:
 
 
 def infer(
-    source: Annotated[str, typer.Argument(metavar="INPUT", help=INPUT_HELP)],
+    context: typer.Context,
+    source: Annotated[str | None, typer.Argument(metavar="INPUT", help=INPUT_HELP)] = None,
     output: Annotated[
         str | None,
         typer.Argument(
@@ -100,10 +103,20 @@ def infer(
         float, typer.Option(min=0.0, max=1.0, metavar="A", help="Opacity of the overlay's colours.")
     ] = 0.5,
     contours: Annotated[
-        bool, typer.Option("--contours", help="Draw the borders between classes on the overlay.")
+        bool,
+        typer.Option(
+            "--contours/--no-contours",
+            show_default=False,
+            help="Draw the borders between classes on the overlay.",
+        ),
     ] = False,
     legend: Annotated[
-        bool, typer.Option("--legend", help="Add colours and class names beside the overlay.")
+        bool,
+        typer.Option(
+            "--legend/--no-legend",
+            show_default=False,
+            help="Add colours and class names beside the overlay.",
+        ),
     ] = False,
     palette: Annotated[
         str | None,
@@ -122,10 +135,19 @@ def infer(
     ] = "trainid",
     indexed: Annotated[
         bool,
-        typer.Option("--indexed", help="PNG class maps with a palette: viewers show colours."),
+        typer.Option(
+            "--indexed/--no-indexed",
+            show_default=False,
+            help="PNG class maps with a palette: viewers show colours.",
+        ),
     ] = False,
     per_frame: Annotated[
-        bool, typer.Option("--per-frame", help="Let stats list every frame's shares.")
+        bool,
+        typer.Option(
+            "--per-frame/--no-per-frame",
+            show_default=False,
+            help="Let stats list every frame's shares.",
+        ),
     ] = False,
     h264: Annotated[
         str,
@@ -149,11 +171,19 @@ def infer(
     drop: DropOption = "auto",
     smooth: SmoothOption = False,
     view: ViewOption = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite/--no-overwrite", show_default=False, help="Replace the output."),
+    ] = False,
     json_: JsonOption = None,
     quiet: Annotated[
-        bool, typer.Option("-q", "--quiet", help="No progress and no closing table.")
+        bool,
+        typer.Option(
+            "--quiet/--no-quiet", "-q", show_default=False, help="No progress and no closing table."
+        ),
     ] = False,
+    config: ConfigOption = None,
+    print_config: PrintConfigOption = False,
     log_format: LogFormatOption = LogFormat.TEXT,
     debug: DebugOption = False,
 ) -> None:
@@ -176,6 +206,7 @@ def infer(
       fasterseg-infer drive.mp4 clip.mp4 --start 1:30 --limit 250 --max-fps 10
       ffmpeg -i in.avi -f matroska - | fasterseg-infer - out.mp4
       fasterseg-infer street.jpg --size 512x1024 --model fasterseg-student
+      fasterseg-infer --config front.toml
     """  # noqa: D301 - \b is Click's mark for a block that must not be wrapped
     from fasterseg.cli.infer_many import run_several
     from fasterseg.cli.infer_run import Job, run_one
@@ -185,6 +216,8 @@ def infer(
     from fasterseg.stream.outputs import is_address
     from fasterseg.stream.sinks import SinkOptions
 
+    if config is not None:
+        note(f"settings: {config}")
     if fit not in FITS:
         raise UsageError(f"--fit {fit} is not one of {', '.join(FITS)}")
     request = EngineRequest(
@@ -245,7 +278,13 @@ def infer(
         json=json_,
         quiet=quiet,
     )
-    if also:
+    if print_config:
+        print(settings_text(context))
+    elif source is None:
+        raise UsageError(
+            "INPUT is missing: give a file, folder, camera or URL, or input = ... with --config"
+        )
+    elif also:
         run_several(job, (source, *also))
     else:
         run_one(job, source)

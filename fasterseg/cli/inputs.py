@@ -24,7 +24,8 @@ AlsoOption = Annotated[
         metavar="INPUT",
         help="One more input, any number of times: all run at the same time and share one engine, "
         "of --size or made for the first INPUT. OUTPUT is then a folder, with a file or folder for "
-        "each. Other options hold for each input; one that is lost does not end the others.",
+        "each. Other options hold for each input; one that is lost does not end the others, and "
+        "a camera or stream that is off at first joins when it comes.",
     ),
 ]
 StartOption = Annotated[
@@ -72,7 +73,7 @@ ReconnectAttemptsOption = Annotated[
         metavar="N",
         help="Open a lost live INPUT again, up to N times in a row, and connect again to a server "
         "that OUTPUT is pushed to; -1: for ever. Default: 10 for cameras, streams and servers, 0 "
-        "for pipes. Given, it holds for the first time too.",
+        "for pipes. Given, or where another INPUT is there, it holds for the first time too.",
     ),
 ]
 ReconnectIntervalOption = Annotated[

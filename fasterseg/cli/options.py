@@ -68,6 +68,15 @@ def _set_debug(value: bool) -> bool:
     return value
 
 
+def _set_log_format(context: typer.Context, value: LogFormat) -> LogFormat:
+    global _log_format
+    # The command line was read for it before all else; a file of settings was not.
+    source = context.get_parameter_source("log_format")
+    if source is not None and source.name == "DEFAULT_MAP":
+        _log_format = value
+    return value
+
+
 DebugOption = Annotated[
     bool,
     typer.Option("--debug", help="Show tracebacks.", callback=_set_debug, is_eager=True),
@@ -77,6 +86,8 @@ LogFormatOption = Annotated[
     typer.Option(
         "--log-format",
         help="Notes on stderr: lines for people, or one JSON object a line (time, level, message).",
+        callback=_set_log_format,
+        is_eager=True,
     ),
 ]
 ModelOption = Annotated[
@@ -121,7 +132,11 @@ TailOption = Annotated[
 ]
 PinOption = Annotated[
     bool,
-    typer.Option("--pin", help="openvino: keep each thread of the engine on a core of its own."),
+    typer.Option(
+        "--pin/--no-pin",
+        show_default=False,
+        help="openvino: keep each thread of the engine on a core of its own.",
+    ),
 ]
 SizeOption = Annotated[
     str | None,
@@ -136,7 +151,11 @@ PluginsOption = Annotated[
 ]
 NoBuildOption = Annotated[
     bool,
-    typer.Option("--no-build", help="Never build an engine; exit code 4 if the cache has none."),
+    typer.Option(
+        "--no-build/--build",
+        show_default=False,
+        help="Never build an engine; exit code 4 if the cache has none.",
+    ),
 ]
 JsonOption = Annotated[
     str | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON; - = stdout.")

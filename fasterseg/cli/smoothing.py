@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 SmoothOption = Annotated[
     bool,
     typer.Option(
-        "--smooth",
+        "--smooth/--no-smooth",
+        show_default=False,
         help="Let labels flicker less from frame to frame where the picture stays the same, "
         "motion followed; the flicker without and with it is told at the end.",
     ),

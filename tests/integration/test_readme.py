@@ -64,6 +64,8 @@ def make_inputs(folder: Path) -> None:
         cv2.imwrite(str(folder / f"frames/{index:06d}.png"), street_like(SIZE, index)[0])
     cv2.imwrite(str(folder / "street.jpg"), street_like(SIZE)[0])
     write_clip(folder / "drive.mp4", 7, SIZE, rate=5)
+    settings = 'input = "drive.mp4"\noutput = "front.mp4"\nlegend = true\n'
+    (folder / "front.toml").write_text(settings)
     shipped = resolve_model("fasterseg-camvid")
     weights = shipped.load_weights(plan(shipped.genotype, SIZE))
     write_model(folder / "yard-model", shipped, weights)

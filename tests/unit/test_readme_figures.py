@@ -85,6 +85,23 @@ def test_figures_of_smoothing_are_those_of_its_record() -> None:
         assert told == pytest.approx(figures, abs=0.051), kind
 
 
+def test_figures_of_the_soak_are_those_of_its_record() -> None:
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    (name,) = re.findall(r"\(([^()]*/soak/[^()]*\.json)\)", text)
+    record = json.loads((ROOT / name).read_text())
+    live = record["facts"]["live"]
+    quoted = [
+        f"{live['captured']:,} frames captured = {live['processed']:,} processed + "
+        f"{live['dropped']:,} dropped + {live['passed_over']:,} passed over + "
+        f"{live['unfinished']} unfinished",
+        f"memory {record['trends']['rss_mib']['first']:.1f} MiB in the first third and "
+        f"{record['trends']['rss_mib']['last']:.1f} in the last",
+        f"Left alone for {record['minutes']:g} minutes",
+    ]
+    assert [figure for figure in quoted if figure not in text] == []
+    assert all(check["passed"] for check in record["checks"])
+
+
 # --- frame rates near the word TensorRT ---------------------------------------------------------
 
 CITED: Final = {
