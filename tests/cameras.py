@@ -31,8 +31,8 @@ class Cameras(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Camera)
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Camera)
         self.ends_after = 10
         self.size_of_second = (64, 96)
         self.connections = 0
@@ -103,9 +103,9 @@ class Camera(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def cameras_running() -> Iterator[Cameras]:
+def cameras_running(port: int = 0) -> Iterator[Cameras]:
     """A server of its own."""
-    with Cameras() as running:
+    with Cameras(port) as running:
         thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()
         yield running

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import typer
@@ -15,9 +16,8 @@ from fasterseg.cli.infer_run import Job
 from fasterseg.cli.options import note, write_json
 from fasterseg.cli.progress import Meter, reason_of, tell_failure, tell_streams, told_losses
 from fasterseg.cli.smoothing import check_smooth
-from fasterseg.cli.viewing import close_pages, introduce, open_pages
+from fasterseg.cli.viewing import introduce, open_pages
 from fasterseg.errors import FastersegError, SourceError
-from fasterseg.labels import LabelSet
 from fasterseg.preprocess import check_orientation
 from fasterseg.runtime.base import Engine, EngineSpec
 from fasterseg.runtime.driver import find_gpu
@@ -31,6 +31,7 @@ from fasterseg.stream.many_ends import folder_of, open_sources, plan_streams
 from fasterseg.stream.pipeline import Progress
 from fasterseg.stream.sinks import FrameSink, open_sinks
 from fasterseg.stream.sources import FrameSource
+from fasterseg.stream.sources_late import LateSource, now_of
 from fasterseg.types import Size
 
 SCHEMA: Final = 1
@@ -59,28 +60,40 @@ def run_several(job: Job, uris: Sequence[str]) -> None:
             stack.callback(source.close)
         sources = dict(zip(stream_names(opened), opened, strict=True))
         outputs = _checked(job, sources)
+        _tell_late(sources)
         pages = open_pages(job.view, sources, job.options)
-        stack.callback(close_pages, pages)
-        engine = _open_engine(job.request, _size(opened[0]), len(opened))
+        stack.enter_context(pages or nullcontext())
+        leader, size = _leader(sources)
+        engine = _open_engine(job.request, size, len(opened))
         stack.callback(engine.close)
         introduce(pages, engine)
         shared = stack.enter_context(_share(engine, len(opened)))
+        writers = _Writers(job, engine, leader, size)
         streams = []
         for name, source in sources.items():
+            joined = partial(writers.of, name, outputs.get(name))
+            sinks = [] if isinstance(source, LateSource) else joined(source)
             shown = [] if pages is None else [pages.sinks[name]]
-            sinks = _sinks(job, outputs.get(name), source, engine.spec.labels)
-            streams.append(
-                Stream(name, source, segmenter_on(shared, job.fit, job.smooth), [*shown, *sinks])
-            )
-        if not job.quiet:
-            _tell_notes(job, sources, engine)
-        report = _Report(job, sources, shared, engine.spec)
-        with told_losses(speaker.get):
-            ended = run_many(
-                streams, on_tick=report.tick, on_end=report.one, on_failure=report.everything
-            )
-        report.everything(ended)
-    _raise_first(ended)
+            segmenter = segmenter_on(shared, job.fit, job.smooth)
+            streams.append(Stream(name, source, segmenter, [*shown, *sinks], joined))
+        ended = _run(streams, _Report(job, sources, shared, engine.spec))
+        # In here: a page that had stopped must not hide it.
+        _raise_first(ended)
+
+
+def _tell_late(sources: Mapping[str, FrameSource]) -> None:
+    for name, source in sources.items():
+        if isinstance(source, LateSource):
+            note(f"{name}: {source.reason}; it joins when it comes", "warning", stream=name)
+
+
+def _run(streams: Sequence[Stream], report: _Report) -> tuple[Ended, ...]:
+    with told_losses(speaker.get):
+        ended = run_many(
+            streams, on_tick=report.tick, on_end=report.one, on_failure=report.everything
+        )
+    report.everything(ended)
+    return ended
 
 
 def _checked(job: Job, sources: Mapping[str, FrameSource]) -> dict[str, str]:
@@ -88,15 +101,15 @@ def _checked(job: Job, sources: Mapping[str, FrameSource]) -> dict[str, str]:
     for source in sources.values():
         check_smooth(job.smooth, source)
     if job.request.size is not None:
-        check_orientation(job.request.size, _size(next(iter(sources.values()))))
+        check_orientation(job.request.size, _leader(sources)[1])
     if not job.formats:
         return {}
     return plan_streams(job.output, job.formats, sources, job.options, overwrite=job.overwrite)
 
 
-def _size(source: FrameSource) -> Size:
-    assert source.size is not None
-    return source.size
+def _leader(sources: Mapping[str, FrameSource]) -> tuple[str, Size]:
+    """Name and size of the first source that is there: the engine is made for it."""
+    return next((name, source.size) for name, source in sources.items() if source.size is not None)
 
 
 def _open_engine(request: EngineRequest, size: Size, streams: int) -> Engine:
@@ -119,26 +132,46 @@ def _share(engine: Engine, streams: int) -> SharedEngine:
     return SharedEngine(engine, engine.spec.batch or min(MOST_BATCH, streams), DELAY_MS)
 
 
-def _sinks(job: Job, output: str | None, source: FrameSource, labels: LabelSet) -> list[FrameSink]:
-    if output is None:
-        return []
-    return open_sinks(output, job.formats, source, labels, job.options, overwrite=job.overwrite)
+@dataclass(frozen=True, slots=True)
+class _Writers:
+    """What all streams have in common where the results of one are to be written.
 
+    Attributes:
+        job: what the options ask for.
+        engine: runs the frames.
+        leader: name of the stream that the engine was made for.
+        size: of its frames.
+    """
 
-def _tell_notes(job: Job, sources: Mapping[str, FrameSource], engine: Engine) -> None:
-    """What is as it should be and yet worth knowing, of each stream."""
-    first, leader = next(iter(sources.items()))
-    for name, source in sources.items():
+    job: Job
+    engine: Engine
+    leader: str
+    size: Size
+
+    def of(self, name: str, output: str | None, source: FrameSource) -> list[FrameSink]:
+        """The sinks of a source that is there; tells what is worth knowing of it."""
+        job, spec = self.job, self.engine.spec
+        if not job.quiet:
+            self._tell_notes(name, source)
+        if output is None:
+            return []
+        return open_sinks(
+            output, job.formats, source, spec.labels, job.options, overwrite=job.overwrite
+        )
+
+    def _tell_notes(self, name: str, source: FrameSource) -> None:
+        """What is as it should be and yet worth knowing."""
         for text in source.notes:
             note(f"note: {name}: {text}", stream=name)
-        size, taken = _size(source), engine.spec.size
-        if taken is not None and abs(_aspect(size) / _aspect(_size(leader)) - 1) > LIKE:
-            done = "stretched" if job.fit == "stretch" else "letterboxed"
-            note(
-                f"note: {name}: frames of {size} (HxW) are {done} to {taken}, the size of the "
-                f"engine that it shares with {first} ({_size(leader)})",
-                stream=name,
-            )
+        size, taken = source.size, self.engine.spec.size
+        if taken is None or size is None or abs(_aspect(size) / _aspect(self.size) - 1) <= LIKE:
+            return
+        done = "stretched" if self.job.fit == "stretch" else "letterboxed"
+        note(
+            f"note: {name}: frames of {size} (HxW) are {done} to {taken}, the size of the "
+            f"engine that it shares with {self.leader} ({self.size})",
+            stream=name,
+        )
 
 
 def _aspect(size: Size) -> float:
@@ -194,7 +227,7 @@ class _Report:
             write_json(self._job.json, json.dumps(facts, indent=2))
 
     def _is_away(self, name: str) -> bool:
-        account = account_of(self._sources[name])
+        account = account_of(now_of(self._sources[name]))
         return account is not None and not account.now().connected
 
     def _sharing_facts(self, stats: SharingStats) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from fasterseg.cli.smoothing import check_smooth
 from fasterseg.cli.viewing import close_pages, introduce, open_pages, page_sinks
 from fasterseg.preprocess import Fit, check_orientation
 from fasterseg.runtime.select import EngineRequest, open_engine
+from fasterseg.stream.many import stream_names
 from fasterseg.stream.outputs import plan_outputs
 from fasterseg.stream.pipeline import Summary, run_pipeline
 from fasterseg.stream.segmenter import Segmenter
@@ -82,7 +83,7 @@ def run_one(job: Job, uri: str) -> None:
             assert opened.size is not None
             if job.request.size is not None:
                 check_orientation(job.request.size, opened.size)
-            view = open_pages(job.view, {opened.stem: opened}, job.options)
+            view = open_pages(job.view, {stream_names((opened,))[0]: opened}, job.options)
             introduce(view, segmenter.open(opened.size))
             sinks = (
                 open_sinks(

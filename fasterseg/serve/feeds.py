@@ -15,6 +15,7 @@ from fasterseg.serve.pictures import Budget, Gallery, Snapshots
 from fasterseg.serve.viewers import MAX_VIEWERS, Viewers
 from fasterseg.stream.live import account_of
 from fasterseg.stream.sources import FrameSource
+from fasterseg.stream.sources_late import now_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,15 +70,18 @@ def make_feeds(
 
 
 def _counters_of(source: FrameSource) -> Callable[[], Mapping[str, float]]:
-    account = account_of(source)
-
     def counters() -> Mapping[str, float]:
+        now = now_of(source)
+        account = account_of(now)
         counted = {} if account is None else account.counters()
-        return {**counted, "lost_frames": source.lost_frames}
+        return {**counted, "lost_frames": now.lost_frames}
 
     return counters
 
 
 def _presence_of(source: FrameSource) -> Callable[[], bool]:
-    account = account_of(source)
-    return lambda: account is None or account.now().connected
+    def connected() -> bool:
+        account = account_of(now_of(source))
+        return account is None or account.now().connected
+
+    return connected

@@ -195,11 +195,11 @@ def classes(labels: LabelSet) -> dict[str, Any]:
 def _state(recent: Recent, connected: bool) -> State:
     if recent.ended:
         return "ended"
+    if not connected:
+        return "lost"
     arrivals_s = recent.arrivals_s
     if not arrivals_s:
         return "starting"
-    if not connected:
-        return "lost"
     interval_s = (arrivals_s[-1] - arrivals_s[0]) / max(1, len(arrivals_s) - 1)
     newest_s = sum(getattr(recent.times[-1], f"{stage}_ms") for stage in STAGES) / 1e3
     patience_s = max(LOST_AFTER_S, _LOST_INTERVALS * interval_s, _LOST_FRAMES * newest_s)

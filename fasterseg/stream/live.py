@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, runtime_checkable
 
+from fasterseg.errors import SourceError
+from fasterseg.stream.sources import Kind
 from fasterseg.types import Frame
 
 FOR_EVER: Final = -1
@@ -23,6 +25,33 @@ _MOST_DOUBLINGS: Final = 30
 _LEAP_S: Final = 30.0
 _DRIFT: Final = 1e-3
 """Seconds a second by which two clocks may run apart: more than any of quartz does."""
+
+
+class AbsentError(SourceError):
+    """A live source that could not be opened, and may be there later.
+
+    Args:
+        reason: why, for people.
+        name: of the source; like the next two see `FrameSource`.
+        stem: what names of outputs start with.
+        kind: what it is.
+        attempts: how often it is to be opened again; 0 where that makes no sense.
+        over: whether the attempt has let go of everything; waits for that so many seconds.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        name: str,
+        stem: str,
+        kind: Kind,
+        attempts: int,
+        over: Callable[[float], bool] = lambda timeout_s: True,
+    ) -> None:
+        super().__init__(reason)
+        self.name, self.stem, self.kind = name, stem, kind
+        self.attempts = attempts
+        self.over = over
 
 
 class Backoff:
@@ -91,8 +120,9 @@ class Count:
             the limit).
         duplicated: those that repeat the picture before them, bit for bit: a sender that shows
             the same for ever. They are processed like any other.
-        reconnects: how often the source was lost and came back.
-        seconds_offline: from each last picture before a loss to the first one after it.
+        reconnects: how often the source was lost and came back; to come late is neither.
+        seconds_offline: from each last picture before a loss to the first one after it, and
+            until the first one of a source that was not there when the run began.
         connected: whether the source is there.
         staleness_s: age of the newest result's picture when the result was written.
         max_staleness_s: the largest of these ages.
@@ -182,6 +212,11 @@ class Account:
             self._reconnects += 1
             self._lost_s = None
             return offline_s
+
+    def late(self, seconds: float) -> None:
+        """The source came so long after the others that it had been asked for with."""
+        with self._lock:
+            self._offline_s += seconds
 
     def end(self) -> None:
         """What was taken for a loss was the end: nothing is missing."""

@@ -8,7 +8,7 @@ import itertools
 import queue
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +23,7 @@ from fasterseg.stream.segmenter import Segmenter
 from fasterseg.stream.sinks import FrameSink
 from fasterseg.stream.smoothing import SmoothOptions
 from fasterseg.stream.sources import FrameSource
+from fasterseg.stream.sources_late import LateSource
 
 TICK_S: Final = 0.2
 """How often `run_many` tells how far it is."""
@@ -45,12 +46,15 @@ class Stream:
         source: read to its end, and closed then.
         segmenter: closed when the stream ends, so that others on its engine no longer wait for it.
         sinks: take its results, and are closed when it ends.
+        joined: called with a source that was late once it is there, in the stream's thread; gives
+            the sinks that could not be made before.
     """
 
     name: str
     source: FrameSource
     segmenter: Segmenter
     sinks: Sequence[FrameSink]
+    joined: Callable[[FrameSource], Sequence[FrameSink]] = lambda source: ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +109,16 @@ class _Lane:
         self._done = done
         self._worker = Worker("stream", self._work)
         self._ended: Ended | None = None
+        self._stopped = False
 
     def start(self) -> None:
         self._worker.start()
+
+    def stop(self) -> None:
+        self._stopped = True
+        if isinstance(self._stream.source, LateSource):
+            self._stream.source.interrupt()
+        self.run.stop()
 
     def ended(self) -> Ended:
         """What became of it; waits for that."""
@@ -124,9 +135,30 @@ class _Lane:
         speaker.set(self.name)
         try:
             with closing(self._stream.segmenter):
-                self.run.through(self._keep)
+                if self._has_source():
+                    self.run.through(self._keep)
         finally:
             self._done.put(self)
+
+    def _has_source(self) -> bool:
+        """Wait for a source that is late; False where nobody waits for it any more."""
+        stream = self._stream
+        if not isinstance(stream.source, LateSource):
+            return True
+        with ExitStack() as stack:
+            stack.enter_context(closing(stream.source))
+            for sink in stream.sinks:
+                stack.callback(sink.close)
+            arrived = stream.source.arrive()
+            if arrived is None:
+                return False
+            sinks = [*stream.sinks, *stream.joined(arrived)]
+            self.run = PipelineRun(arrived, stream.segmenter, sinks)
+            stack.pop_all()
+        if self._stopped:
+            # It may have been the run before that was told.
+            self.run.stop()
+        return True
 
     def _keep(self, progress: Progress) -> None:
         self.progress = progress
@@ -159,7 +191,7 @@ def run_many(
 
     def stop() -> None:
         for lane in lanes:
-            lane.run.stop()
+            lane.stop()
 
     try:
         with deferred(stop), shared_cores(usable_cores() // len(lanes)):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from fasterseg.errors import SourceError, UsageError
+from fasterseg.stream.live import AbsentError
 from fasterseg.stream.many import speaker
 from fasterseg.stream.outputs import (
     FORMS,
@@ -26,6 +29,7 @@ from fasterseg.stream.outputs import (
 from fasterseg.stream.readahead import Worker
 from fasterseg.stream.sinks import SinkOptions, check_options
 from fasterseg.stream.sources import CAMERA, STDIN, FrameSource, kind_of, open_source, redacted
+from fasterseg.stream.sources_late import LateSource, now_of
 from fasterseg.stream.sources_options import SourceOptions
 
 _FILES: Final = frozenset(
@@ -33,9 +37,16 @@ _FILES: Final = frozenset(
 )
 """Suffixes of an OUTPUT that is meant to be one file."""
 
+_POLL_S: Final = 0.05
+_LOG: Final = logging.getLogger("fasterseg.live")
+
 
 def open_sources(uris: Sequence[str], options: SourceOptions) -> list[FrameSource]:
     """Open several inputs at the same time: cameras take their time.
+
+    A live source that is not there, and is to be opened again, is a `LateSource`: the others need
+    not wait for it. One of them all is there: where none is, this waits for the first that comes,
+    if attempts were asked for.
 
     Args:
         uris: see `open_source`.
@@ -44,18 +55,20 @@ def open_sources(uris: Sequence[str], options: SourceOptions) -> list[FrameSourc
 
     Raises:
         UsageError: a camera, a pipe or standard input twice.
-        SourceError: one cannot be opened; those that could be are closed again.
+        SourceError: one cannot be opened and will not be again, or none can; those that could be
+            are closed again.
     """
     _refuse_twice(uris)
-    opened: list[FrameSource | None] = [None] * len(uris)
-    for_files = replace(options, reconnect_attempts=None, drop="auto")
-    for_live = replace(options, loop=1)
+    once = replace(options, patient=False)
+    for_files = replace(once, reconnect_attempts=None, drop="auto")
+    for_live = replace(once, loop=1)
     mixed = options.raw is None and len({_is_file(uri) for uri in uris}) > 1
+    asked = [(for_files if _is_file(uri) else for_live) if mixed else once for uri in uris]
+    opened: list[FrameSource | None] = [None] * len(uris)
 
     def opener(number: int) -> None:
         speaker.set(f"INPUT {number + 1}")
-        alike = for_files if _is_file(uris[number]) else for_live
-        opened[number] = open_source(uris[number], alike if mixed else options)
+        opened[number] = open_source(uris[number], asked[number])
 
     workers = [Worker("opener", functools.partial(opener, number)) for number in range(len(uris))]
     for worker in workers:
@@ -63,17 +76,48 @@ def open_sources(uris: Sequence[str], options: SourceOptions) -> list[FrameSourc
     try:
         for worker in workers:
             worker.join()
-        errors = [worker.error for worker in workers if worker.error is not None]
-        if len(errors) > 1 and all(isinstance(error, SourceError) for error in errors):
-            raise SourceError("; ".join(map(str, errors)))
-        if errors:
-            raise errors[0]
+        errors = [worker.error for worker in workers]
+        _raise_final(errors, may_wait=bool(options.reconnect_attempts))
+        for number, error in enumerate(errors):
+            if isinstance(error, AbsentError):
+                opened[number] = LateSource(uris[number], asked[number], error)
+        return _with_the_first(opened)
     except BaseException:
         for source in opened:
             if source is not None:
                 source.close()
         raise
-    return [source for source in opened if source is not None]
+
+
+def _raise_final(errors: Sequence[BaseException | None], *, may_wait: bool) -> None:
+    """Raise what no later attempt could mend; all of it where nothing could be opened."""
+    failed = [error for error in errors if error is not None]
+    final = [error for error in failed if not isinstance(error, AbsentError) or not error.attempts]
+    nothing_is_there = len(failed) == len(errors) and not may_wait
+    told = failed if nothing_is_there else final
+    if len(told) > 1 and all(isinstance(error, SourceError) for error in told):
+        raise SourceError("; ".join(map(str, told)))
+    if told:
+        raise next((error for error in told if not isinstance(error, SourceError)), told[0])
+
+
+def _with_the_first(opened: Sequence[FrameSource | None]) -> list[FrameSource]:
+    """All sources, once one of them is there.
+
+    Raises:
+        SourceError: none of them came.
+    """
+    sources = [source for source in opened if source is not None]
+    late = [source for source in sources if isinstance(source, LateSource)]
+    if len(late) == len(sources):
+        _LOG.warning(
+            "%s; waiting for the first that comes", "; ".join(source.reason for source in late)
+        )
+        while all(source.arrived is None for source in late):
+            if all(source.settled for source in late):
+                raise SourceError("; ".join(source.reason for source in late))
+            time.sleep(_POLL_S)
+    return [now_of(source) for source in sources]
 
 
 def _is_file(uri: str) -> bool:

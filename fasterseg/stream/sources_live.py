@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasterseg.errors import SourceError
-from fasterseg.stream.live import FOR_EVER, Account, Backoff
+from fasterseg.stream.live import FOR_EVER, AbsentError, Account, Backoff
 from fasterseg.stream.sources import Kind
 from fasterseg.stream.sources_options import LONGEST_WAIT_S, SourceOptions
 from fasterseg.stream.sources_picture import FirstSize
@@ -86,7 +86,7 @@ class LiveSource:
         pause: waits so many seconds, or until the event is set; tells whether it is.
 
     Raises:
-        SourceError: it cannot be opened, or gives no picture.
+        AbsentError: it cannot be opened, or gives no picture.
     """
 
     def __init__(
@@ -126,6 +126,10 @@ class LiveSource:
             self._first: Frame | None = next(self._frames, None)
             if self._first is None:
                 raise SourceError(f"{self.name} ended before its first picture; {opening.remedy}")
+        except SourceError as error:
+            self.close()
+            attempts, over = options.attempts(opening.attempts), self._session.over
+            raise AbsentError(str(error), self.name, self.stem, self.kind, attempts, over) from None
         except BaseException:
             self.close()
             raise
@@ -266,13 +270,12 @@ class LiveSource:
 
     def _attempts(self) -> int:
         """How often the source is opened again if it is lost now."""
-        asked = self._options.reconnect_attempts
         if not self._was_there:
             # A wrong address is not tried for minutes, unless that was asked for.
-            return asked or 0
+            return self._options.first_attempts
         if self._session.finite:
             return 0
-        return self._opening.attempts if asked is None else asked
+        return self._options.attempts(self._opening.attempts)
 
     def _begin(self, connection: Connection | None) -> Session:
         return Session(

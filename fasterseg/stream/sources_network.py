@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import av
 
 from fasterseg.errors import SourceError
-from fasterseg.stream.live import Backoff, Lateness
+from fasterseg.stream.live import AbsentError, Backoff, Lateness
 from fasterseg.stream.readahead import Channel, Worker
 from fasterseg.stream.sources import FrameSource, redacted, stem_of
 from fasterseg.stream.sources_answer import (
@@ -35,7 +35,7 @@ from fasterseg.stream.sources_container import (
     video_stream,
 )
 from fasterseg.stream.sources_decoded import Converter, Timeline
-from fasterseg.stream.sources_live import LiveSource, Opening
+from fasterseg.stream.sources_live import LIVE_ATTEMPTS, LiveSource, Opening
 from fasterseg.stream.sources_options import SourceOptions
 from fasterseg.stream.sources_session import Arrival, Pixels
 from fasterseg.stream.sources_video import VideoSource
@@ -277,10 +277,10 @@ def _opened(network: _Network, options: SourceOptions) -> Any:
     """The container, opened as often as was asked for; Ctrl-C ends it at any moment.
 
     Raises:
-        SourceError: it cannot be opened.
+        AbsentError: it cannot be opened.
     """
     seed = zlib.crc32(network.name.encode())
-    backoff = Backoff(options.reconnect_attempts or 0, options.reconnect_interval_s, seed)
+    backoff = Backoff(options.first_attempts, options.reconnect_interval_s, seed)
     pauses_s = backoff.pauses_s()
     while True:
         try:
@@ -288,7 +288,8 @@ def _opened(network: _Network, options: SourceOptions) -> Any:
         except SourceError as error:
             pause_s = next(pauses_s, None)
             if pause_s is None:
-                raise
+                name, attempts = network.name, options.attempts(LIVE_ATTEMPTS)
+                raise AbsentError(str(error), name, stem_of(name), "video", attempts) from None
             _LOG.warning("%s; trying again in %.1f s", error, pause_s)
         time.sleep(pause_s)
 

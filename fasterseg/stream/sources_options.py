@@ -80,6 +80,8 @@ class SourceOptions:
             too. Not for files.
         reconnect_interval_s: pause before the first of these attempts; the next ones double.
         stall_s: a live source that gives no picture for so long is taken for lost.
+        patient: the attempts given hold for the first opening too; otherwise it is one attempt,
+            which may fail with `AbsentError`.
         drop: which frames are given up; see `DROPS`.
         pushed: results go to a server, which the attempts are about as well: a file, which needs
             none, does not refuse them.
@@ -99,6 +101,7 @@ class SourceOptions:
     stall_s: float = 10.0
     drop: Drop = "auto"
     pushed: bool = False
+    patient: bool = True
 
     def __post_init__(self) -> None:
         self._check_live()
@@ -128,6 +131,15 @@ class SourceOptions:
                 )
         if self.drop not in DROPS:
             raise UsageError(unknown("drop policy", self.drop, list(DROPS)))
+
+    @property
+    def first_attempts(self) -> int:
+        """How often a live source that cannot be opened at first is opened again."""
+        return (self.reconnect_attempts or 0) if self.patient else 0
+
+    def attempts(self, usual: int) -> int:
+        """How often one that was lost is opened again; `usual` is up to its kind."""
+        return usual if self.reconnect_attempts is None else self.reconnect_attempts
 
     def rate(self, native: Fraction | None) -> Fraction | None:
         """Frames taken per second of a source that has `native`; None: unknown."""

@@ -301,6 +301,56 @@ def test_one_page_shows_them_all(cameras: Cameras, start: Start) -> None:
     assert "Traceback" not in told
 
 
+@pytest.mark.parametrize(("second", "code"), [("drive.mp4", 1), ("empty.mp4", 3)])
+def test_a_page_that_had_stopped_hides_no_error_of_the_run(
+    run: Run, clips: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, second: str, code: int
+) -> None:
+    pytest.importorskip("uvicorn", reason="the extra [serve] is not installed")
+    from fasterseg.cli import infer_many
+    from fasterseg.errors import OutputError, SourceError
+    from fasterseg.serve.board import Board
+    from fasterseg.serve.view import View, ViewSink
+    from fasterseg.stream.sources_video import VideoSource
+
+    class Stopped(View):
+        def __init__(self, names: Sequence[str]) -> None:
+            self.sinks = {name: ViewSink(Board()) for name in names}
+
+        def introduce(self, labels: object, **facts: str) -> None:
+            pass
+
+        def close(self) -> None:
+            raise OutputError("the live page had stopped")
+
+    def frames(self: VideoSource) -> Iterator[Any]:
+        if self.stem == "empty":
+            raise SourceError("broken cable")
+        return original(self)
+
+    original = VideoSource.__iter__
+    monkeypatch.setattr(VideoSource, "__iter__", frames)
+    monkeypatch.setattr(infer_many, "open_pages", lambda url, sources, options: Stopped(sources))
+    clips[1].with_name("empty.mp4").write_bytes(clips[1].read_bytes())
+    outcome = run("infer", clips[0], "null:", "--also", clips[1].with_name(second), *ENGINE)
+    assert outcome.code == code, outcome.stderr
+    assert ("the live page had stopped" in outcome.stderr) is (code == 1)
+    assert ("empty: broken cable" in outcome.stderr) is (code == 3)
+
+
+def test_one_input_has_the_name_that_it_has_among_several(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fasterseg.cli import infer_run
+
+    named: list[str] = []
+    monkeypatch.setattr(
+        infer_run, "open_pages", lambda url, sources, options: named.extend(sources)
+    )
+    clip = write_clip(tmp_path / "Hof Süd.mp4", 1, SIZE)
+    assert run("infer", clip, "null:", *ENGINE).code == 0
+    assert named == ["Hof-S-d"]
+
+
 def fetched(url: str) -> tuple[int, str]:
     """Status and text of an address."""
     try:

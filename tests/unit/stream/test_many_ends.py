@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from fasterseg.errors import SourceError, UsageError
-from fasterseg.stream import many_ends
+from fasterseg.stream import many_ends, sources_late
+from fasterseg.stream.live import AbsentError
 from fasterseg.stream.many import stream_names
 from fasterseg.stream.many_ends import folder_of, open_sources, plan_streams
 from fasterseg.stream.sinks import SinkOptions
 from fasterseg.stream.sources import FrameSource
+from fasterseg.stream.sources_late import LateSource
 from fasterseg.stream.sources_options import SourceOptions
 from tests.unit.stream.conftest import FakeSource, numbered, solid, write_picture, write_video
 from tests.unit.stream.live_parts import wait_until
@@ -51,11 +55,12 @@ def test_options_of_one_kind_are_not_asked_of_the_other_beside_it(
     clip = str(write_video(tmp_path / "a.mp4", numbered(1)))
     options = SourceOptions(reconnect_attempts=-1, drop="oldest", limit=7, loop=0)
     open_sources([clip, "rtsp://cam/live"], options)
-    assert given["rtsp://cam/live"] == replace(options, loop=1)
-    assert given[clip] == SourceOptions(limit=7, loop=0)
+    # How long to wait for the first opening is no matter of each source here.
+    assert given["rtsp://cam/live"] == replace(options, loop=1, patient=False)
+    assert given[clip] == SourceOptions(limit=7, loop=0, patient=False)
     # Alone they are refused, as with one input.
     open_sources([clip], options)
-    assert given[clip] == options
+    assert given[clip] == replace(options, patient=False)
 
 
 def test_an_input_that_cannot_be_opened_closes_the_others(tmp_path: Path) -> None:
@@ -66,6 +71,90 @@ def test_an_input_that_cannot_be_opened_closes_the_others(tmp_path: Path) -> Non
     with pytest.raises(SourceError, match=r"b\.mp4"):
         open_sources([str(good), str(bad)], SourceOptions())
     wait_until(lambda: open_files() <= before)
+
+
+class Doors:
+    """Opens inputs as it is told: a name -> what each attempt gives, the last one for ever."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, **given: Sequence[FrameSource | Exception]
+    ) -> None:
+        self.attempts: Counter[str] = Counter()
+        self._given = given
+        monkeypatch.setattr(many_ends, "open_source", self.open)
+        monkeypatch.setattr(sources_late, "open_source", self.open)
+
+    def open(self, uri: str, options: SourceOptions) -> FrameSource:
+        assert not options.patient
+        name = uri.removeprefix("rtsp://")
+        self.attempts[name] += 1
+        given = self._given[name]
+        outcome = given[min(self.attempts[name], len(given)) - 1]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+def absent(name: str, attempts: int = 5) -> AbsentError:
+    return AbsentError(f"{name} is off", f"rtsp://{name}", name, "video", attempts)
+
+
+SOON = SourceOptions(reconnect_interval_s=0.01)
+URLS = ["rtsp://a", "rtsp://b"]
+
+
+def test_a_camera_that_is_off_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    there, comes = FakeSource(numbered(2)), FakeSource(numbered(3))
+    doors = Doors(monkeypatch, a=[there], b=[absent("b"), absent("b"), comes])
+    first, late = open_sources(URLS, SOON)
+    assert first is there
+    assert isinstance(late, LateSource)
+    assert (late.name, late.stem, late.kind, late.size) == ("rtsp://b", "b", "video", None)
+    assert late.arrive() is comes
+    assert doors.attempts == {"a": 1, "b": 3}
+    late.close()
+    assert comes.closed == 1
+
+
+def test_where_nothing_is_there_all_reasons_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    doors = Doors(monkeypatch, a=[absent("a")], b=[absent("b")])
+    with pytest.raises(SourceError, match="a is off; b is off"):
+        open_sources(URLS, SOON)
+    assert doors.attempts == {"a": 1, "b": 1}
+
+
+def test_attempts_that_were_asked_for_wait_for_the_first_that_comes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    comes = FakeSource(numbered(1))
+    Doors(monkeypatch, a=[absent("a", -1)], b=[absent("b", -1), comes])
+    late, first = open_sources(URLS, replace(SOON, reconnect_attempts=-1))
+    assert first is comes
+    assert isinstance(late, LateSource)
+    late.close()
+    wait_until(lambda: late.settled and not late._worker.is_alive())
+    assert caplog.messages == ["a is off; b is off; waiting for the first that comes"]
+
+
+def test_attempts_that_were_asked_for_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    doors = Doors(monkeypatch, a=[absent("a", 2)], b=[absent("b", 1)])
+    with pytest.raises(SourceError, match="a is off; b is off"):
+        open_sources(URLS, replace(SOON, reconnect_attempts=2))
+    assert doors.attempts == {"a": 3, "b": 2}
+
+
+@pytest.mark.parametrize(
+    "error", [absent("b", 0), SourceError("no such input: b"), UsageError("${X} has no value")]
+)
+def test_what_no_attempt_can_mend_ends_it_at_once(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = FakeSource(numbered(2))
+    doors = Doors(monkeypatch, a=[there], b=[error], c=[absent("c")])
+    with pytest.raises(type(error), match=re.escape(str(error))):
+        open_sources([*URLS, "rtsp://c"], SOON)
+    assert there.closed == 1
+    assert doors.attempts == {"a": 1, "b": 1, "c": 1}
 
 
 def test_all_inputs_that_cannot_be_opened_are_told_at_once(tmp_path: Path) -> None:
