@@ -222,7 +222,8 @@ class _Report:
             "engine": json.loads(self._spec.to_json()),
             "sharing": self._sharing_facts(sharing),
         }
-        tell_streams(streams, facts, sharing, quiet=self._job.quiet)
+        seconds = time.perf_counter() - self._started
+        tell_streams(streams, seconds, facts, sharing, quiet=self._job.quiet)
         if self._job.json is not None:
             write_json(self._job.json, json.dumps(facts, indent=2))
 

@@ -165,12 +165,18 @@ def reason_of(ended: Ended) -> str:
 
 
 def tell_streams(
-    streams: Sequence[Ended], facts: Mapping[str, object], sharing: SharingStats, *, quiet: bool
+    streams: Sequence[Ended],
+    seconds: float,
+    facts: Mapping[str, object],
+    sharing: SharingStats,
+    *,
+    quiet: bool,
 ) -> None:
     """Warnings and, unless nobody wants it, the closing table of several streams, on stderr.
 
     Args:
         streams: what became of each.
+        seconds: from the first one's beginning to the last one's end.
         facts: the same for machines.
         sharing: how their frames came together.
         quiet: warnings only.
@@ -181,7 +187,6 @@ def tell_streams(
     if quiet:
         return
     frames = sum(ended.summary.frames for ended in streams)
-    seconds = max(ended.summary.seconds for ended in streams)
     fps = frames / seconds if seconds > 0 else 0.0
     note(
         f"{len(streams)} streams, {frames} frames in {seconds:.1f} s: {fps:.1f} FPS end to end, "

@@ -40,6 +40,7 @@ IMAGE_SUFFIXES: Final = frozenset(
 STDIN: Final = frozenset({"-", "/dev/stdin"})
 GSTREAMER: Final = "gst:"
 CAMERA: Final = re.compile(r"(?:camera:|/dev/video)(\d+)")
+_CAMERA_NAMES: Final = "/dev/v4l/"
 NUMBERED: Final = re.compile(r"%(0\d+|)d")
 """The number in a printf pattern of files: `%d`, `%06d`."""
 
@@ -147,7 +148,8 @@ def kind_of(uri: str) -> str:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        return _kind_of_pattern(uri)
+        # What may come to be a device is a camera that is not plugged in.
+        return "camera" if uri.startswith(_CAMERA_NAMES) else _kind_of_pattern(uri)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SourceError(f"cannot read {uri}: {reason}; check name and permissions") from error

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Final
 
 import cv2
@@ -32,16 +33,17 @@ _PASSWORDS: Final = re.compile(r"\b((?:user|proxy)-(?:id|pw)\s*=\s*)(\"[^\"]*\"|
 def open_camera(uri: str, options: SourceOptions) -> LiveSource:
     """`camera:0`, `/dev/video0`, or another name of that device; opened again when it is lost.
 
+    A name that leads to a device, such as those in `/dev/v4l/by-id`, is followed at each opening:
+    the camera that bears it may come back under another number, or not be there yet.
+
     Raises:
         SourceError: there is no such camera, it is in use, or it gives no picture.
     """
-    match = CAMERA.fullmatch(uri) or CAMERA.fullmatch(os.path.realpath(uri))
-    if match is None:
-        raise SourceError(f"'{uri}' is no camera; write camera:0 or /dev/video0")
-    number = int(match[1])
-    name = f"camera:{number}"
+    plain = CAMERA.fullmatch(uri)
+    name, stem = (f"camera:{plain[1]}", f"camera{plain[1]}") if plain else (uri, Path(uri).name)
 
     def connect(left: threading.Event) -> CaptureConnection:
+        number = _number(uri)
         with silent_opencv():
             capture = cv2.VideoCapture(number)
         if not capture.isOpened():
@@ -52,7 +54,18 @@ def open_camera(uri: str, options: SourceOptions) -> LiveSource:
         return CaptureConnection(capture, name, left)
 
     remedy = "check its cable and that no other program uses it"
-    return LiveSource(Opening(name, f"camera{number}", "camera", connect, remedy=remedy), options)
+    return LiveSource(Opening(name, stem, "camera", connect, remedy=remedy), options)
+
+
+def _number(uri: str) -> int:
+    """Of the camera that the name leads to now."""
+    match = CAMERA.fullmatch(uri) or CAMERA.fullmatch(os.path.realpath(uri))
+    if match is None:
+        raise SourceError(
+            f"{uri} is not there, or is no camera. Plug it in, or write camera:0, /dev/video0 or a "
+            "name in /dev/v4l/by-id"
+        )
+    return int(match[1])
 
 
 def open_gstreamer(uri: str, options: SourceOptions) -> LiveSource:

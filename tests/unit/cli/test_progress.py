@@ -145,11 +145,11 @@ SHARING = SharingStats(45, 90, 0.5, LatencyStats.of([1.5]))
 def test_the_closing_table_of_several_streams_has_a_row_for_each(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    tell_streams(ENDED, {}, SHARING, quiet=False)
+    tell_streams(ENDED, 10.0, {}, SHARING, quiet=False)
     told = capsys.readouterr().err.splitlines()
     assert told[:2] == [
         "warning: gate: something was mended",
-        "2 streams, 90 frames in 9.0 s: 10.0 FPS end to end, all together; frames waited for 1.5 "
+        "2 streams, 90 frames in 10.0 s: 9.0 FPS end to end, all together; frames waited for 1.5 "
         "ms (p50) for the engine, which took 2.0 at once",
     ]
     rows = [line for line in told if line.startswith("  ") and line.split()]
@@ -163,7 +163,7 @@ def test_the_closing_table_of_several_streams_has_a_row_for_each(
 
 
 def test_quiet_leaves_the_warnings_of_several_streams(capsys: pytest.CaptureFixture[str]) -> None:
-    tell_streams(ENDED, {}, SHARING, quiet=True)
+    tell_streams(ENDED, 10.0, {}, SHARING, quiet=True)
     assert capsys.readouterr().err == "warning: gate: something was mended\n"
 
 
@@ -172,7 +172,7 @@ def test_machines_get_what_several_streams_did_as_json(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     tell_failure(ENDED[0])
-    tell_streams(ENDED, {"streams": {"gate": 1}}, SHARING, quiet=False)
+    tell_streams(ENDED, 10.0, {"streams": {"gate": 1}}, SHARING, quiet=False)
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [line["level"] for line in lines] == ["error", "warning", "info"]
     assert [line.get("stream") for line in lines[:2]] == ["gate", "gate"]

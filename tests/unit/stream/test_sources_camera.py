@@ -138,16 +138,28 @@ def test_device_file_is_the_camera_of_its_number() -> None:
     source.close()
 
 
-def test_other_name_of_a_device_is_that_camera(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_name_is_followed_to_the_camera_that_bears_it_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, show: Callable[[Script], None]
 ) -> None:
     link = tmp_path / "usb-Front_Camera-index0"
     link.symlink_to("/dev/null")
-    monkeypatch.setattr("os.path.realpath", lambda path: "/dev/video3")
-    source = open_source(str(link))
-    assert FakeCapture.opened[0].what == 3
-    assert source.name == "camera:3"
+    devices = iter(["/dev/video3", "/dev/video3", "/dev/video4"])
+    monkeypatch.setattr("os.path.realpath", lambda path: next(devices, "/dev/video4"))
+    show(missing(range(4, 1000)))
+    again = every(limit=5, reconnect_attempts=2, reconnect_interval_s=0.001)
+    source = open_source(str(link), again)
+    assert (source.name, source.stem) == (str(link), "usb-Front_Camera-index0")
+    assert len(list(source)) == 5
+    assert [capture.what for capture in FakeCapture.opened] == [3, 4]
     source.close()
+
+
+def test_a_named_camera_that_is_not_plugged_in_is_waited_for_like_any_other() -> None:
+    name = "/dev/v4l/by-id/usb-Nowhere-index0"
+    with pytest.raises(SourceError, match="usb-Nowhere-index0 is not there") as raised:
+        open_source(name, every(reconnect_attempts=1, reconnect_interval_s=0.001))
+    assert "one attempt" in str(raised.value)
+    assert not FakeCapture.opened
 
 
 def test_rate_is_the_fraction_it_announces() -> None:
@@ -347,7 +359,7 @@ def test_an_unplugged_camera_is_opened_again_when_it_is_back(
     show: Callable[[Script], None],
 ) -> None:
     show(lambda number: steady(number) if number < 6 else missing(range(1000))(number))
-    source = open_source("camera:0", every(limit=15, reconnect_interval_s=0.01))
+    source = open_source("camera:0", every(limit=15, reconnect_interval_s=0.0011))
     frames = list(source)
     source.close()
     assert blues(frames) == [1, 2, 3, 4, 5] * 3
@@ -362,7 +374,7 @@ def test_a_camera_that_stays_away_is_lost_for_good(
     show: Callable[[Script], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     show(missing(range(6, 1000)))
-    source = open_source("camera:0", every(reconnect_attempts=2, reconnect_interval_s=0.01))
+    source = open_source("camera:0", every(reconnect_attempts=2, reconnect_interval_s=0.0011))
     monkeypatch.setattr(FakeCapture, "isOpened", lambda self: False)
     with pytest.raises(SourceError, match=r"camera:0 was lost for good: 2 attempts.*/dev/video0"):
         list(source)
@@ -374,7 +386,7 @@ def test_a_pipeline_is_started_again_where_asked(show: Callable[[Script], None])
     show(missing(range(4, 100)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cv2.videoio_registry, "hasBackend", lambda backend: True)
-        options = every(limit=6, reconnect_attempts=3, reconnect_interval_s=0.01)
+        options = every(limit=6, reconnect_attempts=3, reconnect_interval_s=0.0011)
         source = open_source("gst:videotestsrc ! appsink", options)
         assert blues(list(source)) == [1, 2, 3, 1, 2, 3]
         source.close()
