@@ -172,3 +172,29 @@ def _source_rows(height: int, stretched: int) -> NDArray[np.intp]:
     rows = _nearest(numbers, 1, stretched).reshape(-1).astype(np.intp)
     rows.setflags(write=False)
     return rows
+
+
+def check_image(image: Any) -> None:
+    """Refuse what is no (H, W, 3) uint8 BGR image.
+
+    Raises:
+        UsageError: another type, shape or dtype; says how to make it one.
+    """
+    if not isinstance(image, np.ndarray):
+        raise UsageError(
+            f"an image is a NumPy array (H, W, 3) uint8 BGR, this is {type(image).__name__}; "
+            "read files with cv2.imread, or use stream(path)"
+        )
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        remedy = {
+            2: "; grey: cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)",
+            4: "; a batch: segment its images one by one",
+        }.get(
+            image.ndim, "; four channels: image[..., :3]; channels first: image.transpose(1, 2, 0)"
+        )
+        raise UsageError(f"an image has the shape (H, W, 3), this one {image.shape}{remedy}")
+    if image.dtype != np.uint8:
+        raise UsageError(
+            f"an image is uint8 with values in [0, 255], this one {image.dtype}. From RGB floats "
+            "in [0, 1]: (image[..., ::-1] * 255).round().astype(np.uint8)"
+        )

@@ -20,11 +20,17 @@ from numpy.typing import NDArray
 
 from fasterseg.errors import EngineError, UsageError
 from fasterseg.runtime.base import Engine, PipelinedEngine, check_frames
-from fasterseg.stream.gathering import Batch, Call, Gathering, SharingCount, SharingStats
+from fasterseg.stream.gathering import (
+    Batch,
+    Call,
+    Gathering,
+    SharingCount,
+    SharingStats,
+    check_limits,
+)
 from fasterseg.stream.in_flight import IN_FLIGHT
 from fasterseg.stream.readahead import Worker
 
-LONGEST_DELAY_MS: Final = 60_000.0
 _SURELY_BUSY: Final = 0.75
 """Share of its last time that a batch is trusted to take again. Below 1, so that waiting for the
 next batch meanwhile does not make the estimate grow by itself."""
@@ -57,6 +63,14 @@ class SharedStream:
         """
         check_frames(self.spec, frames)
         return self._shared.labels_of(self, frames[0])[None]
+
+    def await_turn(self) -> None:
+        """Wait until a frame given to `run` would be the next one, after those who asked before.
+
+        Who has newer frames all the time takes the newest one then, and none that waited here.
+        Returns at once where frames of several streams are run together, or after `close`.
+        """
+        self._shared.await_turn_of(self)
 
     def close(self) -> None:
         """Leave; a call under way in another thread ends with an error. Others are unaffected."""
@@ -102,13 +116,14 @@ class SharedEngine:
     """
 
     def __init__(self, engine: Engine, max_batch: int, max_delay_ms: float) -> None:
-        _check_limits(engine, max_batch, max_delay_ms)
+        check_limits(engine, max_batch, max_delay_ms)
         self.max_batch, self.max_delay_ms = max_batch, max_delay_ms
         self._engine = engine
         self._ahead = engine if isinstance(engine, PipelinedEngine) else None
         self._gathering = Gathering(max_batch, max_delay_ms / 1e3, engine.spec.batch or max_batch)
         self._changed = threading.Condition()
         self._seats: dict[SharedStream, _Seat] = {}
+        self._turns: deque[SharedStream] = deque()
         self._closed = False
         self._wakes = -math.inf  # Minus infinity: the worker is awake.
         self._under_way: deque[Batch] = deque()
@@ -182,6 +197,22 @@ class SharedEngine:
                 call.answer.cancel()
                 seat.call = None
 
+    def await_turn_of(self, stream: SharedStream) -> None:
+        """`SharedStream.await_turn`."""
+        if self.max_batch > 1:
+            return
+        with self._changed:
+            self._turns.append(stream)
+            self._changed.wait_for(
+                lambda: (
+                    self._closed
+                    or stream not in self._seats
+                    or (self._turns[0] is stream and self._gathering.is_empty)
+                )
+            )
+            self._turns.remove(stream)
+            self._changed.notify_all()
+
     def leave(self, stream: SharedStream) -> None:
         """`SharedStream.close`."""
         with self._changed:
@@ -190,7 +221,7 @@ class SharedEngine:
                 seat.refuse(
                     EngineError("the stream was closed while it waited; end its calls first")
                 )
-                self._wake()
+                self._changed.notify_all()
 
     def _seat(self, stream: SharedStream) -> _Seat:
         seat = self._seats.get(stream)
@@ -229,6 +260,8 @@ class SharedEngine:
                 now, nobody_else = time.monotonic(), self._nobody_else()
                 batch = self._gathering.take(now, nobody_else)
                 if batch is not None:
+                    if self._turns:
+                        self._changed.notify_all()
                     return batch
                 until = self._gathering.moment(nobody_else)
                 if self._under_way:
@@ -312,18 +345,3 @@ class SharedEngine:
                     )
                 )
             self._changed.notify_all()
-
-
-def _check_limits(engine: Engine, max_batch: int, max_delay_ms: float) -> None:
-    if max_batch < 1:
-        raise UsageError(f"a batch has at least 1 frame, not {max_batch}")
-    if not 0 <= max_delay_ms <= LONGEST_DELAY_MS:
-        raise UsageError(
-            f"frames wait for others for 0 to {LONGEST_DELAY_MS:g} ms, not {max_delay_ms:g}"
-        )
-    most = engine.spec.batch
-    if most is not None and max_batch > most:
-        raise UsageError(
-            f"engine {engine.spec.name} takes {most} frames per call, so batches of {max_batch} "
-            f"do not fit; allow at most {most}, or open it for a batch of {max_batch}"
-        )

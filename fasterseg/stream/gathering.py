@@ -11,7 +11,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fasterseg.errors import UsageError
+from fasterseg.runtime.base import Engine
 from fasterseg.types import LatencyStats
+
+LONGEST_DELAY_MS: Final = 60_000.0
 
 _SPARE: Final = 4
 """Memory of so many batches is kept for later ones."""
@@ -133,6 +137,11 @@ class Gathering:
         """
         return min((self._moment(batch, nobody_else) for batch in self._waiting), default=math.inf)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no frame waits."""
+        return not self._waiting
+
     def take(self, now: float, nobody_else: bool) -> Batch | None:
         """The oldest batch that is to be run now, if there is one."""
         for batch in self._waiting:
@@ -204,3 +213,23 @@ class SharingCount:
         fill = self._frames / (self._batches * self._max_batch) if self._batches else 0.0
         waited = LatencyStats.of(tuple(self._waited_ms)) if self._waited_ms else None
         return SharingStats(self._batches, self._frames, fill, waited)
+
+
+def check_limits(engine: Engine, max_batch: int, max_delay_ms: float) -> None:
+    """Refuse limits that cannot be right.
+
+    Raises:
+        UsageError: one is out of range, or the engine does not have it.
+    """
+    if max_batch < 1:
+        raise UsageError(f"a batch has at least 1 frame, not {max_batch}")
+    if not 0 <= max_delay_ms <= LONGEST_DELAY_MS:
+        raise UsageError(
+            f"frames wait for others for 0 to {LONGEST_DELAY_MS:g} ms, not {max_delay_ms:g}"
+        )
+    most = engine.spec.batch
+    if most is not None and max_batch > most:
+        raise UsageError(
+            f"engine {engine.spec.name} takes {most} frames per call, so batches of {max_batch} "
+            f"do not fit; allow at most {most}, or open it for a batch of {max_batch}"
+        )

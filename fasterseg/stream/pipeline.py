@@ -187,7 +187,8 @@ class PipelineRun:
                 segmenter.open(source.size)
             self._started = time.perf_counter()
             with reader:
-                results = infer_each(segmenter, reader, ahead=not source.live)
+                taken = reader.newest(segmenter.await_turn) if source.live else reader
+                results = infer_each(segmenter, taken, ahead=not source.live)
                 with closing(results):
                     for frames, inferred in enumerate(results, start=1):
                         if not writer.put(inferred):

@@ -146,6 +146,7 @@ class ReadAhead(Generic[T]):
         self._prepare = prepare
         self._channel: Channel[T] = Channel(1 if source.live else DEPTH, drop_oldest=source.live)
         self._worker = Worker("reader", self._read)
+        self._exchanged = 0
         self._stopped = False
 
     def stop(self) -> None:
@@ -157,7 +158,7 @@ class ReadAhead(Generic[T]):
     @property
     def dropped(self) -> int:
         """Frames of a live source that were thrown away."""
-        return self._channel.dropped
+        return self._channel.dropped + self._exchanged
 
     def __enter__(self) -> Self:
         self._worker.start()
@@ -179,6 +180,22 @@ class ReadAhead(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         """Prepared frames in order; ends early when reading failed (see `__exit__`)."""
         return iter(self._channel)
+
+    def newest(self, wait: Callable[[T], None]) -> Iterator[T]:
+        """As when it is iterated, but of what comes during a wait only the newest is taken.
+
+        Args:
+            wait: called with each frame; the one that is given is the newest when it returns.
+        """
+        account = account_of(self._source)
+        for item in self._channel:
+            wait(item)
+            newer = self._channel.take(timeout_s=0)
+            if newer is not None:
+                self._exchanged += 1
+                if account is not None:
+                    account.count(dropped=1)
+            yield item if newer is None else newer
 
     def _read(self) -> None:
         account, dropped = account_of(self._source), 0

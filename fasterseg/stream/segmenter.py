@@ -9,17 +9,18 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fasterseg.errors import UsageError
 from fasterseg.labels import LabelSet
-from fasterseg.preprocess import Fit, Geometry, check_orientation, engine_size
+from fasterseg.preprocess import Fit, Geometry, check_image, check_orientation, engine_size
 from fasterseg.runtime.base import Engine, PipelinedEngine
 from fasterseg.runtime.model import DEFAULT_MODEL, resolve_model
 from fasterseg.runtime.select import EngineRequest, check_request, engine_file, open_engine
+from fasterseg.stream.batching import SharedStream
 from fasterseg.stream.in_flight import infer_each
 from fasterseg.stream.readahead import ReadAhead
 from fasterseg.stream.results import SegmentationResult
@@ -112,6 +113,12 @@ class Segmenter:
         batch = self._geometry(opened, frame.size).forward(frame.image)[None]
         return Prepared(frame, batch, (time.perf_counter() - started) * 1e3)
 
+    def await_turn(self, prepared: Prepared) -> None:
+        """Wait until the engine would take such a frame next, where it is shared with others."""
+        engine = self._for(prepared.frame.size).engine
+        if isinstance(engine, SharedStream):
+            engine.await_turn()
+
     def infer(self, prepared: Prepared) -> Inferred:
         """Run the engine on one prepared frame."""
         return self.end(self.begin(prepared))
@@ -172,7 +179,7 @@ class Segmenter:
         Raises:
             UsageError: another shape or type.
         """
-        _check_image(image)
+        check_image(image)
         frame = Frame(np.ascontiguousarray(image), index=0, timestamp_s=0.0)
         self.open(frame.size)
         return self.finish(self.infer(self.prepare(frame)))
@@ -271,27 +278,6 @@ def _close_unused(candidates: tuple[_Opened, ...], kept: tuple[_Opened, ...]) ->
     for engine in {id(opened.engine): opened.engine for opened in candidates}.values():
         if id(engine) not in in_use:
             engine.close()
-
-
-def _check_image(image: Any) -> None:
-    if not isinstance(image, np.ndarray):
-        raise UsageError(
-            f"an image is a NumPy array (H, W, 3) uint8 BGR, this is {type(image).__name__}; "
-            "read files with cv2.imread, or use stream(path)"
-        )
-    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        remedy = {
-            2: "; grey: cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)",
-            4: "; a batch: segment its images one by one",
-        }.get(
-            image.ndim, "; four channels: image[..., :3]; channels first: image.transpose(1, 2, 0)"
-        )
-        raise UsageError(f"an image has the shape (H, W, 3), this one {image.shape}{remedy}")
-    if image.dtype != np.uint8:
-        raise UsageError(
-            f"an image is uint8 with values in [0, 255], this one {image.dtype}. From RGB floats "
-            "in [0, 1]: (image[..., ::-1] * 255).round().astype(np.uint8)"
-        )
 
 
 def load(

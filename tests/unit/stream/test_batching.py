@@ -223,6 +223,71 @@ def test_nobody_gets_ahead_of_a_stream_that_waits_longer() -> None:
     assert engine.seen == [[10], [13, 11], [12]]
 
 
+def take_turn(stream: SharedStream, number: int, turns: list[int]) -> Future[Labels]:
+    """Let a stream wait for its turn in a thread, and then run a frame."""
+    answer: Future[Labels] = Future()
+
+    def work() -> None:
+        try:
+            stream.await_turn()
+            turns.append(number)
+            answer.set_result(stream.run(frame(number)).copy())
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test looks at it
+            answer.set_exception(error)
+
+    worker = Worker("test", work)
+    worker.start()
+    CALLERS.append(worker)
+    return answer
+
+
+def test_a_turn_comes_when_no_frame_waits_and_in_the_order_of_asking() -> None:
+    engine = Numbers()
+    turns: list[int] = []
+    with sharing(engine, 5, max_batch=1, max_delay_ms=0.0) as (shared, streams):
+        engine.gate.clear()
+        answers = [ask(streams[0], 10)]
+        assert engine.under_way.acquire(timeout=PATIENCE_S)
+        answers += ask_in_turn(shared, {11: streams[1]})
+        for place, (number, stream) in enumerate(zip((14, 12, 13), streams[2:], strict=True)):
+            answers.append(take_turn(stream, number, turns))
+            until(lambda place=place: len(shared._turns) == place + 1)  # type: ignore[misc]
+        # One is computed and one waits: whoever got a turn now would wait for two.
+        assert turns == []
+        engine.gate.set()
+        assert [number_in(answer) for answer in answers] == [10, 11, 14, 12, 13]
+    assert turns == [14, 12, 13]
+    assert engine.seen == [[10], [11], [14], [12], [13]]
+
+
+def test_turns_are_for_engines_that_run_one_frame_at_a_time() -> None:
+    engine = Numbers()
+    with sharing(engine, 2, max_batch=2) as (shared, streams):
+        engine.gate.clear()
+        answer = ask(streams[0], 10)
+        until(lambda: waiting(shared) == 1)
+        streams[1].await_turn()
+        engine.gate.set()
+        streams[1].close()
+        assert number_in(answer) == 10
+
+
+def test_close_ends_the_waiting_for_a_turn() -> None:
+    engine = Numbers()
+    with sharing(engine, 3, max_batch=1, max_delay_ms=0.0) as (shared, streams):
+        engine.gate.clear()
+        first = ask(streams[0], 10)
+        assert engine.under_way.acquire(timeout=PATIENCE_S)
+        ask_in_turn(shared, {11: streams[1]})
+        last = take_turn(streams[2], 12, [])
+        until(lambda: len(shared._turns) == 1)
+        streams[2].close()
+        with pytest.raises(UsageError, match="closed"):
+            last.result(PATIENCE_S)
+        engine.gate.set()
+        assert number_in(first) == 10
+
+
 @pytest.mark.parametrize("kind", [Numbers, NumbersAhead])
 def test_every_stream_gets_its_own_labels_in_order_and_its_share(kind: type[Numbers]) -> None:
     engine, rounds = kind(), 25

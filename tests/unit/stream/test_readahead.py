@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import weakref
+from collections.abc import Callable
 
 import pytest
 
@@ -15,6 +17,13 @@ PATIENCE_S = 10.0
 
 def index_of(frame: Frame) -> int:
     return frame.index
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.001)
 
 
 def fail_at(wanted: int, error: BaseException) -> FakeSource:
@@ -180,6 +189,31 @@ def test_live_source_is_read_to_its_end_though_nobody_takes_its_frames() -> None
         reader._worker.join(PATIENCE_S)
         assert list(reader) == [19]
     assert reader.dropped == 19
+
+
+def test_of_what_comes_during_a_wait_the_newest_is_taken_and_the_others_are_counted() -> None:
+    come = threading.Semaphore(1)
+
+    def arrive(number: int) -> None:
+        assert come.acquire(timeout=PATIENCE_S)
+
+    source = FakeSource(numbered(6), on_frame=arrive)
+    source.live = True
+    taken: list[int] = []
+
+    def wait(index: int) -> None:
+        if index == 0:
+            for _ in range(3):
+                come.release()
+            # 1 and 2 make room for 3, and the next one is not there yet.
+            until(lambda: source.given == 4 and reader.dropped == 2)
+
+    with ReadAhead(source, index_of) as reader:
+        for index in reader.newest(wait):
+            taken.append(index)
+            come.release()
+    assert taken == [3, 4, 5]
+    assert reader.dropped == 3
 
 
 def test_thread_does_not_keep_the_reader_of_a_finished_block_alive() -> None:
