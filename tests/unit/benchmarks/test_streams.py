@@ -39,7 +39,7 @@ def test_a_miniature_measures_both_ways_of_both_inputs(
     script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record = tmp_path / "record.json"
-    arguments = ["--streams", "1,2", "--seconds", "0.5", "--rounds", "1", "--clip-size", "64x96"]
+    arguments = ["--streams", "1,2", "--seconds", "1.5", "--rounds", "1", "--clip-size", "64x96"]
     arguments += ["--size", "64x96", "--engine", "onnxruntime", "-o", str(record)]
     assert script.main(arguments) == 0
     rows = json.loads(record.read_text())["rows"]
