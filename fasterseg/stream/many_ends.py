@@ -17,11 +17,10 @@ from fasterseg.stream.live import AbsentError
 from fasterseg.stream.many import speaker
 from fasterseg.stream.outputs import (
     FORMS,
+    MEDIA,
     NOWHERE,
     NUMBER,
-    PICTURE_SUFFIXES,
     STDOUT,
-    VIDEO_SUFFIXES,
     OutputPlan,
     is_address,
     plan_outputs,
@@ -31,11 +30,6 @@ from fasterseg.stream.sinks import SinkOptions, check_options
 from fasterseg.stream.sources import CAMERA, STDIN, FrameSource, kind_of, open_source, redacted
 from fasterseg.stream.sources_late import LateSource, now_of
 from fasterseg.stream.sources_options import SourceOptions
-
-_FILES: Final = frozenset(
-    (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES, ".avi", ".gif", ".json", ".jsonl", ".m4v", ".webm")
-)
-"""Suffixes of an OUTPUT that is meant to be one file."""
 
 _POLL_S: Final = 0.05
 _LOG: Final = logging.getLogger("fasterseg.live")
@@ -207,7 +201,7 @@ def folder_of(output: str | None) -> str:
     path = Path(output).expanduser()
     if path.is_dir() or output.endswith("/"):
         return output
-    named = path.suffix.lower() in _FILES or NUMBER.search(path.name) is not None
+    named = path.suffix.lower() in MEDIA or NUMBER.search(path.name) is not None
     if named or output.endswith(":") or output == STDOUT or "://" in output:
         raise UsageError(f"OUTPUT '{redacted(output)}' takes one stream; {several}")
     if path.is_file():

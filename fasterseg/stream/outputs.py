@@ -21,7 +21,8 @@ DISPLAY: Final = "display:"
 VIDEO_SUFFIXES: Final = (".mp4", ".mkv", ".mov")
 PICTURE_SUFFIXES: Final = (".png", ".bmp", ".jpeg", ".jpg", ".tif", ".tiff", ".webp")
 _OTHER_SUFFIXES: Final = (".avi", ".gif", ".json", ".jsonl", ".m4v", ".webm")
-_MEDIA: Final = frozenset(VIDEO_SUFFIXES + PICTURE_SUFFIXES + _OTHER_SUFFIXES)
+MEDIA: Final = frozenset(VIDEO_SUFFIXES + PICTURE_SUFFIXES + _OTHER_SUFFIXES)
+"""Suffixes of an OUTPUT that is meant to be one file."""
 
 NUMBER: Final = re.compile(r"%(0?\d*)d")
 """A number pattern in a file name: `%06d`."""
@@ -197,7 +198,7 @@ def _plan(name: str, output: str | None, several: bool, source: FrameSource) -> 
         return _layout(Path(f"{source.stem}_fasterseg{infix}{suffix}"), suffix)
     path = Path(output).expanduser()
     if several:
-        base = path.stem if path.suffix.lower() in _MEDIA else path.name
+        base = path.stem if path.suffix.lower() in MEDIA else path.name
         if output.endswith("/") or path.is_dir():
             path, base = path / "x", source.stem
         return _layout(path.with_name(f"{base}.{name}{suffix}"), suffix)
@@ -213,7 +214,7 @@ def _single(name: str, path: Path, is_folder: bool, source: FrameSource) -> Outp
     form = FORMS[name]
     suffix = path.suffix.lower()
     allowed = form.suffixes(source)
-    is_folder = is_folder or path.is_dir() or suffix not in _MEDIA
+    is_folder = is_folder or path.is_dir() or suffix not in MEDIA
     if not is_folder and suffix in form.image and not form.whole and NUMBER.search(path.name):
         return OutputPlan(path, "pattern")
     if not is_folder and suffix in allowed:
