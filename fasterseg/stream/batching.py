@@ -82,6 +82,7 @@ class _Seat:
     """What the shared engine knows of a stream."""
 
     call: Call | None = None
+    in_turn: bool = False
     labels: NDArray[np.uint8] | None = None
 
     def labels_for(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -179,7 +180,7 @@ class SharedEngine:
         """`SharedStream.run` of one (H, W, 3) frame: (H, W) labels."""
         with self._changed:
             seat = self._seat(stream)
-            call = Call(seat.labels_for(frame.shape[:2]), time.monotonic())
+            call = Call(seat.labels_for(frame.shape[:2]), time.monotonic(), seat.in_turn)
             batch, place = self._gathering.join(call, engine_free=self._wakes > -math.inf)
             seat.call = call
         try:
@@ -202,12 +203,14 @@ class SharedEngine:
         if self.max_batch > 1:
             return
         with self._changed:
+            if stream in self._seats:
+                self._seats[stream].in_turn = True
             self._turns.append(stream)
             self._changed.wait_for(
                 lambda: (
                     self._closed
                     or stream not in self._seats
-                    or (self._turns[0] is stream and self._gathering.is_empty)
+                    or (self._turns[0] is stream and not self._gathering.has_turn)
                 )
             )
             self._turns.remove(stream)

@@ -31,11 +31,13 @@ class Call:
     Attributes:
         labels: (H, W) uint8, where they are put.
         arrived: seconds, when it was asked for.
+        in_turn: whether it was taken when its turn came, and not before.
         answer: `labels`, once they are there, or what went wrong.
     """
 
     labels: NDArray[np.uint8]
     arrived: float
+    in_turn: bool = False
     answer: Future[NDArray[np.uint8]] = field(default_factory=Future)
 
     @property
@@ -138,9 +140,12 @@ class Gathering:
         return min((self._moment(batch, nobody_else) for batch in self._waiting), default=math.inf)
 
     @property
-    def is_empty(self) -> bool:
-        """Whether no frame waits."""
-        return not self._waiting
+    def has_turn(self) -> bool:
+        """Whether a frame waits that was taken in its turn.
+
+        Those of who takes no turns, such as files, are there all the time.
+        """
+        return any(call.in_turn for batch in self._waiting for call in batch.calls)
 
     def take(self, now: float, nobody_else: bool) -> Batch | None:
         """The oldest batch that is to be run now, if there is one."""

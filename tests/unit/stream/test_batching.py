@@ -117,12 +117,17 @@ class NumbersAhead(Numbers):
         return self._answer(self.waiting.pop(0))
 
 
-def ask(stream: SharedStream, number: int, size: Size = SIZE) -> Future[Labels]:
-    """Call a stream in a thread of its own."""
+def ask(
+    stream: SharedStream, number: int, size: Size = SIZE, turns: list[int] | None = None
+) -> Future[Labels]:
+    """Call a stream in a thread of its own, after its turn has come where `turns` notes them."""
     answer: Future[Labels] = Future()
 
     def work() -> None:
         try:
+            if turns is not None:
+                stream.await_turn()
+                turns.append(number)
             answer.set_result(stream.run(frame(number, size)).copy())
         except Exception as error:  # noqa: BLE001 - whatever it is, the test looks at it
             answer.set_exception(error)
@@ -223,41 +228,38 @@ def test_nobody_gets_ahead_of_a_stream_that_waits_longer() -> None:
     assert engine.seen == [[10], [13, 11], [12]]
 
 
-def take_turn(stream: SharedStream, number: int, turns: list[int]) -> Future[Labels]:
-    """Let a stream wait for its turn in a thread, and then run a frame."""
-    answer: Future[Labels] = Future()
-
-    def work() -> None:
-        try:
-            stream.await_turn()
-            turns.append(number)
-            answer.set_result(stream.run(frame(number)).copy())
-        except Exception as error:  # noqa: BLE001 - whatever it is, the test looks at it
-            answer.set_exception(error)
-
-    worker = Worker("test", work)
-    worker.start()
-    CALLERS.append(worker)
-    return answer
-
-
-def test_a_turn_comes_when_no_frame_waits_and_in_the_order_of_asking() -> None:
+def test_a_turn_comes_when_no_other_one_waits_and_in_the_order_of_asking() -> None:
     engine = Numbers()
     turns: list[int] = []
     with sharing(engine, 5, max_batch=1, max_delay_ms=0.0) as (shared, streams):
         engine.gate.clear()
         answers = [ask(streams[0], 10)]
         assert engine.under_way.acquire(timeout=PATIENCE_S)
-        answers += ask_in_turn(shared, {11: streams[1]})
+        answers.append(ask(streams[1], 11, turns=turns))
+        until(lambda: waiting(shared) == 1)
         for place, (number, stream) in enumerate(zip((14, 12, 13), streams[2:], strict=True)):
-            answers.append(take_turn(stream, number, turns))
+            answers.append(ask(stream, number, turns=turns))
             until(lambda place=place: len(shared._turns) == place + 1)  # type: ignore[misc]
         # One is computed and one waits: whoever got a turn now would wait for two.
-        assert turns == []
+        assert turns == [11]
         engine.gate.set()
         assert [number_in(answer) for answer in answers] == [10, 11, 14, 12, 13]
-    assert turns == [14, 12, 13]
+    assert turns == [11, 14, 12, 13]
     assert engine.seen == [[10], [11], [14], [12], [13]]
+
+
+def test_frames_of_files_which_always_wait_keep_nobody_from_a_turn() -> None:
+    engine = Numbers()
+    with sharing(engine, 4, max_batch=1, max_delay_ms=0.0) as (shared, streams):
+        engine.gate.clear()
+        answers = [ask(streams[0], 10)]
+        assert engine.under_way.acquire(timeout=PATIENCE_S)
+        answers += ask_in_turn(shared, {11: streams[1], 12: streams[2]})
+        answers.append(ask(streams[3], 13, turns=[]))
+        until(lambda: waiting(shared) == 3)
+        engine.gate.set()
+        assert [number_in(answer) for answer in answers] == [10, 11, 12, 13]
+    assert engine.seen == [[10], [11], [12], [13]]
 
 
 def test_turns_are_for_engines_that_run_one_frame_at_a_time() -> None:
@@ -278,8 +280,9 @@ def test_close_ends_the_waiting_for_a_turn() -> None:
         engine.gate.clear()
         first = ask(streams[0], 10)
         assert engine.under_way.acquire(timeout=PATIENCE_S)
-        ask_in_turn(shared, {11: streams[1]})
-        last = take_turn(streams[2], 12, [])
+        ask(streams[1], 11, turns=[])
+        until(lambda: waiting(shared) == 1)
+        last = ask(streams[2], 12, turns=[])
         until(lambda: len(shared._turns) == 1)
         streams[2].close()
         with pytest.raises(UsageError, match="closed"):
